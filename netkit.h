@@ -1,0 +1,8240 @@
+// netkit.h - v0.1.0 - networking for people who just want to talk - SPDX-License-Identifier: MIT-0 OR Unlicense
+/*
+netkit is networking in one file. It connects, listens, reads lines, frames
+messages and serves thousands of clients, on IPv6 and IPv4, blocking or never
+blocking, with time-outs that cover a whole call and errors that say what
+happened.
+
+1. DO THIS
+
+   Put netkit.h into your project. In exactly one C or C++ file write
+
+       #define NETKIT_IMPLEMENTATION
+       #include "netkit.h"
+
+   and include it plainly everywhere else. Build with
+
+       cc main.c -pthread                              Linux, macOS, the BSDs
+       gcc main.c -lws2_32 -liphlpapi                  Windows, mingw
+       cl main.c ws2_32.lib iphlpapi.lib               Windows, MSVC
+
+2. EXAMPLE
+
+       #define NETKIT_IMPLEMENTATION
+       #include "netkit.h"
+       #include <stdio.h>
+
+       int main(void) {
+           nkt_connect_report report;
+           nkt_connect_opts opts = {0};
+           opts.timeout_ms = 5000;
+           opts.report = &report;
+           nkt_conn *conn;
+           if (nkt_connect("localhost:6379", &opts, &conn) < 0) {
+               fprintf(stderr, "%s\n", report.text);
+               return 1;
+           }
+           nkt_str line;
+           int err = nkt_conn_write_str(conn, "PING\r\n");
+           if (err >= 0) err = nkt_conn_read_line(conn, &line);
+           if (err < 0) fprintf(stderr, "%s\n", nkt_strerror(err));
+           else printf("%.*s\n", (int)line.len, line.ptr);
+           nkt_conn_close(conn);
+           return err < 0;
+       }
+
+3. CONTENTS
+
+   Search for the mark; each is in the declarations and, in the same order,
+   in the implementation.
+
+   @config     what the compiler and the build say
+   @types      the words every section uses
+   @errors     one list of what can go wrong
+   @env        the system underneath, and how to replace it
+   @ip         IP addresses as values
+   @addr       an IP address and a port
+   @net        networks, and what an address is for
+   @target     "host:port" as people write it
+   @poller     waiting for many things at once, without callbacks
+   @task       something under way that ends with a result
+   @transport  what a connection stands on, open to your own
+   @conn       a connected byte stream
+   @connect    from "host:port" to a connection
+   @message    a length and that many bytes
+   @pair       two ends of a connection in memory
+   @listen     accepting connections
+   @layout     sizes and offsets, for bindings
+
+   In the implementation only, before the rest:
+
+   @sys.core   sockets, waiting, time and randomness of each system
+   @sys.poll   many descriptors at once: epoll, kqueue, poll
+   @sys.threads locks, atomics, threads
+   @util       memory, text and time, used by everything above
+
+4. CONVENTIONS
+
+   Errors     Functions return zero or more on success and a negative NKT_E...
+              code on failure, with the same numbers on every system.
+              nkt_strerror() gives the sentence. There is no global error
+              state; the system's own code can be read off the handle. Outputs
+              are left alone on failure unless the function says otherwise.
+   Strings    Inputs are NUL-terminated UTF-8 (`const char *`) or a pointer
+              and a length. Outputs are nkt_str: pointer and length, not
+              terminated, because data from the network may contain NUL.
+   Ownership  open/start/connect/listen/accept give you a handle, close takes
+              it back. A view (nkt_str from a read) points into the handle's
+              buffer and lives until the next read on that handle. Options
+              are copied; what they point to (env, report) must outlive the
+              handle where the field says so.
+   Blocking   Every declaration says one of:
+                "Never blocks."
+                "Waits on a blocking handle."  On a nonblocking one the same
+                     call returns NKT_EAGAIN instead and loses nothing.
+                "May block; twin: X."  X does the same without blocking.
+              A handle is blocking or nonblocking for life.
+   Threads    A blocking handle may have one reading and one writing thread at
+              once. A nonblocking handle belongs to the thread of its poller.
+              nkt_conn_interrupt, nkt_listener_interrupt, nkt_conn_notify,
+              nkt_task_cancel and nkt_poller_wake may be called from any thread.
+   Time       Options are in milliseconds (`_ms`) or seconds (`_s`); instants
+              are nanoseconds of a monotonic clock (`_ns`). A time-out covers
+              the whole call, not each system call inside it. Waits are rounded
+              up, never down.
+   Signals    A signal handler that runs during a blocking wait ends it with
+              NKT_EINTR; call again to go on, nothing is lost. No SIGPIPE, ever.
+   Fork       In a child process only close handles; that frees memory and
+              descriptors and says nothing to the peer.
+   Byte order Ports and IPv4 integers are in host order; address bytes are in
+              network order, as written. Message lengths are big-endian.
+
+5. COMPILE-TIME OPTIONS
+
+   NETKIT_IMPLEMENTATION  emit the code; define it in exactly one file
+   NETKIT_STATIC          make every function static, for one-file programs
+   NETKIT_SHARED          export from, or import into, a shared library
+   NETKIT_ASSERT(x)       programmer errors; default assert(x)
+   NETKIT_NO_THREADS      no locks and no threads: one thread uses the library
+   NETKIT_USE_POLL        poll() behind nkt_poller, not epoll or kqueue
+   NETKIT_NO_SIMD         plain C line scanner
+   NETKIT_NO_NET          leave out @net: networks and classification
+   NETKIT_NO_MESSAGE      leave out @message: length-prefixed messages
+   NETKIT_NO_PAIR         leave out @pair: in-memory connections
+   NETKIT_NO_LAYOUT       leave out @layout: struct tables for bindings
+
+6. LIMITS AND NON-GOALS
+
+   At most 16 connection attempts under way in one connect. Lines up to
+   65,536 bytes, messages up to 1 MiB and 2 MiB of queued output unless the
+   options say otherwise. Host names are ASCII. Look-ups by name cover
+   "localhost"; give other hosts by address. No HTTP, no TLS, no event
+   callbacks: those are built on top, as transports (@transport) and loops.
+
+7. PLATFORM TIERS
+
+   1  built and tested: Linux (x86-64, x86), Windows (mingw, under Wine)
+   2  written, not run here: macOS, FreeBSD, NetBSD, OpenBSD, MSVC
+*/
+
+#if defined(NETKIT_IMPLEMENTATION) && !defined(_WIN32)
+    #if defined(__linux__) && !defined(_GNU_SOURCE)
+        #define _GNU_SOURCE         // accept4, eventfd, struct ucred, IPv6 options
+    #elif defined(__APPLE__) && !defined(_DARWIN_C_SOURCE)
+        #define _DARWIN_C_SOURCE    // IP_BOUND_IF, TCP_CONNECTION_INFO
+    #endif
+#endif
+
+#ifndef NETKIT_H
+#define NETKIT_H
+
+//==============================================================================
+// MARK: @config - what the compiler and the build say
+//
+// NKT_API marks every public function. The declarations need three standard
+// headers and nothing of the system's, so that netkit.h can stand beside
+// windows.h, a game library or anything else.
+//==============================================================================
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#define NKT_VERSION "0.1.0"
+#define NKT_VERSION_MAJOR 0
+#define NKT_VERSION_MINOR 1
+#define NKT_VERSION_PATCH 0
+
+#if defined(NETKIT_STATIC)
+    #if defined(__GNUC__)
+        #define NKT_API static __attribute__((unused))
+    #else
+        #define NKT_API static
+    #endif
+#elif defined(NETKIT_SHARED) && defined(_WIN32)
+    #if defined(NETKIT_IMPLEMENTATION)
+        #define NKT_API __declspec(dllexport)
+    #else
+        #define NKT_API __declspec(dllimport)
+    #endif
+#elif defined(NETKIT_SHARED) && defined(__GNUC__)
+    #define NKT_API __attribute__((visibility("default")))
+#else
+    #define NKT_API
+#endif
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+//==============================================================================
+// MARK: @types - the words every section uses
+//
+// A descriptor is an intptr_t on every system, so that the declarations, and
+// bindings, are the same everywhere: an int on POSIX, a SOCKET on Windows.
+// Handles are pointers to structures the library keeps to itself.
+//==============================================================================
+
+// A run of bytes that belongs to somebody else. Not NUL-terminated.
+typedef struct nkt_str {
+    const char *ptr;
+    size_t len;
+} nkt_str;
+
+typedef intptr_t nkt_fd;
+#define NKT_NO_FD ((nkt_fd)-1)
+
+#define NKT_NEVER INT64_MAX         // an instant that does not come
+
+typedef struct nkt_env nkt_env;
+typedef struct nkt_conn nkt_conn;           // a connected byte stream
+typedef struct nkt_listener nkt_listener;   // accepts connections
+typedef struct nkt_poller nkt_poller;       // waits for many handles at once
+typedef struct nkt_task nkt_task;           // something under way: a timer
+
+// What is waited for, and what happened.
+enum {
+    NKT_READ = 1,           // reading, accepting or finishing will not wait
+    NKT_WRITE = 2,          // a write or flush that said NKT_EAGAIN can go on
+    NKT_CONNECTED = 4,      // the connecting has ended, well or badly
+    NKT_DONE = 8            // the task has a result
+};
+
+// Says what was wrong with an argument or option, and where. Filled only on
+// failure, and only where a function takes one; NULL is always allowed.
+typedef struct nkt_problem {
+    int32_t err;            // the NKT_E... code that was returned
+    int32_t os_error;       // errno or WSAGetLastError(); 0 if none
+    int32_t offset;         // byte offset in the text that was given; -1 if none
+    char field[28];         // "address", "port", "line_max", ...
+    char text[216];         // one sentence, NUL-terminated
+} nkt_problem;
+
+// A NUL-terminated text as nkt_str; whether two are the same bytes; whether one
+// begins with the other. Never blocks.
+NKT_API nkt_str nkt_str_of(const char *text);
+NKT_API bool nkt_str_equal(nkt_str str, const char *text);
+NKT_API bool nkt_str_begins(nkt_str str, const char *text);
+
+// The version of the code, "0.1.0"; NKT_VERSION is that of the declarations.
+// Never blocks.
+NKT_API const char *nkt_version(void);
+
+//==============================================================================
+// MARK: @errors - one list of what can go wrong
+//
+// Fixed numbers on every system; new ones are appended. Success is zero or
+// more. Names follow errno where errno has the idea.
+//==============================================================================
+
+#define NKT_ERRORS(X)                                                                    \
+    X(OK, 0, "success")                                                                  \
+    X(EAGAIN, -1, "it would have to wait; try again when it is ready")                   \
+    X(EOF, -2, "end of stream: the peer has finished sending")                           \
+    X(EINVAL, -3, "bad argument or option")                                              \
+    X(EADDR, -4, "not a valid IP address")                                               \
+    X(EPORT, -5, "not a valid port; it is a number from 0 to 65535")                     \
+    X(ENAME, -6, "not a valid host name")                                                \
+    X(EAMBIGUOUS, -7, "an IPv6 address with a port needs brackets: [address]:port")      \
+    X(ENOMEM, -8, "out of memory")                                                       \
+    X(ENOSPACE, -9, "the buffer that was given is too small")                            \
+    X(ETIMEDOUT, -10, "timed out")                                                       \
+    X(ECANCELED, -11, "interrupted or canceled, for good")                               \
+    X(EINTR, -12, "a signal came; call again to go on")                                  \
+    X(ETOOLONG, -13, "longer than the limit allows")                                     \
+    X(ETRUNCATED, -14, "the stream ended in the middle of an item")                      \
+    X(EPROTO, -15, "bad data or behaviour from the other side")                          \
+    X(EREFUSED, -16, "connection refused: nothing listens there")                        \
+    X(ERESET, -17, "connection reset by the peer")                                       \
+    X(EPIPE, -18, "closed for writing")                                                  \
+    X(EABORTED, -19, "connection aborted")                                               \
+    X(ENETUNREACH, -20, "network unreachable: no route from here")                       \
+    X(EHOSTUNREACH, -21, "host unreachable")                                             \
+    X(EADDRINUSE, -22, "address already in use")                                         \
+    X(EADDRNOTAVAIL, -23, "not an address of this host")                                 \
+    X(ENOTCONN, -24, "not connected")                                                    \
+    X(EMFILE, -25, "no more descriptors; see ulimit -n")                                 \
+    X(EACCES, -26, "permission denied")                                                  \
+    X(EUNSUPPORTED, -27, "not supported here")                                           \
+    X(EBUSY, -28, "in use, or something is still under way")                             \
+    X(ENOTFOUND, -29, "no such host name, path or entry")                                \
+    X(ELOOKUP, -30, "the look-up failed for now")                                        \
+    X(ENODEV, -31, "no such network interface")                                          \
+    X(EMSGSIZE, -32, "message larger than the network takes")                            \
+    X(ENOTSOCK, -33, "not a socket of the right kind")                                   \
+    X(EFORKED, -34, "the handle belongs to the parent process")                          \
+    X(ENETDOWN, -35, "the network is down")                                              \
+    X(EOS, -36, "an error of the system that has no name here; see its own code")
+
+enum {
+#define NKT_X(name, number, text) NKT_##name = number,
+    NKT_ERRORS(NKT_X)
+#undef NKT_X
+    NKT_ERROR_LAST = -36
+};
+
+// The sentence for an error, such as "connection refused: nothing listens
+// there"; for numbers that are none, "unknown error". Static.
+// Never blocks.
+NKT_API const char *nkt_strerror(int err);
+
+// The name of an error, such as "NKT_EREFUSED"; "NKT_UNKNOWN" for others.
+// Static. Never blocks.
+NKT_API const char *nkt_errname(int err);
+
+//==============================================================================
+// MARK: @env - the system underneath, and how to replace it
+//
+// Every handle stands on an nkt_env: tables of functions for the system, the
+// allocator and a trace hook. NULL in options means the default one. A table
+// or one entry of it can be replaced, which is how tests inject failures and
+// how a simulated network is put under unchanged programs:
+//
+//     nkt_sys_core core = *nkt_sys_core_default();
+//     core.recv = my_recv;                     // one entry
+//     nkt_env env;
+//     nkt_env_init(&env);
+//     env.core = &core;                        // a whole table
+//     opts.env = &env;
+//
+// Entries return NKT_ codes, never errno; the system's own code of a failure
+// is asked for with last_error, on the same thread, before anything else.
+// None of them waits, but `wait` and `recv_wait`, and poll.wait.
+//==============================================================================
+
+#define NKT_NO_TIMEOUT ((int64_t)-1)
+
+// A descriptor and what is waited for on it; `ready` is filled by wait.
+typedef struct nkt_watch {
+    nkt_fd fd;
+    uint32_t events;        // NKT_READ, NKT_WRITE
+    uint32_t ready;
+} nkt_watch;
+
+// A descriptor (two where one will not do) that ends a wait from elsewhere.
+typedef struct nkt_wake {
+    nkt_fd wait_fd;
+    nkt_fd post_fd;
+} nkt_wake;
+
+// Socket options by meaning, for set_option and get_option.
+enum {
+    NKT_SO_REUSE_ADDRESS = 1,   // rebind after a restart; each system's safe way
+    NKT_SO_REUSE_PORT,          // several processes on one port
+    NKT_SO_V6ONLY,
+    NKT_SO_NODELAY,
+    NKT_SO_KEEPALIVE_S,         // 0 = off
+    NKT_SO_SEND_BUFFER,
+    NKT_SO_RECV_BUFFER,
+    NKT_SO_ABORT_ON_CLOSE,      // close sends a reset
+    NKT_SO_RECV_WAIT,           // make recv_wait usable: a blocking descriptor
+    NKT_SO_TYPE,                // get only: 1 stream, 2 datagram
+    NKT_SO_ERROR,               // get only: the pending error, an NKT_ code
+    NKT_SO_LISTENING,           // get only
+    NKT_SO_FAMILY               // get only: NKT_IPV4, NKT_IPV6, NKT_UNIX or 0
+};
+
+// What the system knows of a TCP connection; -1 where it does not say.
+typedef struct nkt_tcp_info {
+    int64_t rtt_us;             // smoothed round-trip time
+    int64_t rtt_var_us;
+    int64_t retransmits;        // segments sent again, in all
+    int64_t unacked_bytes;      // sent and not acknowledged
+    int64_t path_mtu;
+} nkt_tcp_info;
+
+typedef struct nkt_sys_core {
+    size_t size;                                    // sizeof(nkt_sys_core)
+    int32_t (*last_error)(nkt_env *env);
+    // Opens a nonblocking, close-on-exec socket that raises no SIGPIPE.
+    int (*open)(nkt_env *env, int family, int type, nkt_fd *fd);
+    int (*close)(nkt_env *env, nkt_fd fd);
+    int (*bind)(nkt_env *env, nkt_fd fd, const void *addr, size_t len);
+    int (*listen)(nkt_env *env, nkt_fd fd, int backlog);
+    int (*accept)(nkt_env *env, nkt_fd fd, nkt_fd *out, void *addr, size_t *len);
+    int (*connect)(nkt_env *env, nkt_fd fd, const void *addr, size_t len);
+    // NKT_OK once connected, NKT_EAGAIN while under way, else why it failed.
+    int (*connect_result)(nkt_env *env, nkt_fd fd);
+    // Bytes, NKT_EOF, NKT_EAGAIN or an error. Never waits.
+    ptrdiff_t (*recv)(nkt_env *env, nkt_fd fd, void *buf, size_t cap);
+    // As recv, but waits for the first byte. NULL where there is no such thing.
+    ptrdiff_t (*recv_wait)(nkt_env *env, nkt_fd fd, void *buf, size_t cap);
+    ptrdiff_t (*send)(nkt_env *env, nkt_fd fd, const nkt_str *pieces, size_t count);
+    int (*shutdown)(nkt_env *env, nkt_fd fd, uint32_t directions);  // NKT_READ | NKT_WRITE
+    int (*set_option)(nkt_env *env, nkt_fd fd, int option, int64_t value);
+    int (*get_option)(nkt_env *env, nkt_fd fd, int option, int64_t *value);
+    int (*bind_interface)(nkt_env *env, nkt_fd fd, const char *name, int family);
+    int (*local_name)(nkt_env *env, nkt_fd fd, void *addr, size_t *len);
+    int (*peer_name)(nkt_env *env, nkt_fd fd, void *addr, size_t *len);
+    int (*tcp_info)(nkt_env *env, nkt_fd fd, nkt_tcp_info *info);
+    int (*set_blocking)(nkt_env *env, nkt_fd fd, bool blocking);
+    int (*unlink)(nkt_env *env, const char *path);
+    int (*interface_index)(nkt_env *env, const char *name, uint32_t *index);
+    int (*interface_name)(nkt_env *env, uint32_t index, char *buf, size_t cap);
+    // The one place that waits: until a watch is ready (returns how many, and
+    // fills `ready`), the time is over (0), or NKT_EINTR. -1 = no time-out.
+    int (*wait)(nkt_env *env, nkt_watch *watches, size_t count, int64_t timeout_ns);
+    int (*wake_open)(nkt_env *env, nkt_wake *wake);
+    void (*wake_close)(nkt_env *env, nkt_wake *wake);
+    void (*wake_post)(nkt_env *env, const nkt_wake *wake);
+    void (*wake_drain)(nkt_env *env, const nkt_wake *wake);
+    int64_t (*now_ns)(nkt_env *env);
+    int (*random)(nkt_env *env, void *buf, size_t len);
+    int64_t (*process_id)(nkt_env *env);
+} nkt_sys_core;
+
+// What became ready in a backend: the cookie it was set with.
+typedef struct nkt_poll_event {
+    void *cookie;
+    uint32_t events;
+} nkt_poll_event;
+
+// A registration: owned by the caller, address stable while it is set.
+typedef struct nkt_poll_watch {
+    nkt_fd fd;
+    void *cookie;
+    uint32_t events;        // what the backend has; 0 = not registered
+    uint32_t slot;          // the backend's own
+} nkt_poll_watch;
+
+typedef struct nkt_sys_poll {
+    size_t size;                                    // sizeof(nkt_sys_poll)
+    int (*open)(nkt_env *env, void **backend);
+    void (*close)(nkt_env *env, void *backend);
+    // Makes the registration be `events`; 0 takes it away.
+    int (*set)(nkt_env *env, void *backend, nkt_poll_watch *watch, uint32_t events);
+    // Waits; how many events were put into `out`, or NKT_EINTR and others.
+    int (*wait)(nkt_env *env, void *backend, nkt_poll_event *out, int cap, int64_t timeout_ns);
+    // One descriptor that is readable while anything is ready, or NKT_NO_FD.
+    nkt_fd (*fd)(nkt_env *env, void *backend);
+    // Closes the descriptors and frees the memory in a forked child.
+    void (*close_forked)(nkt_env *env, void *backend);
+} nkt_sys_poll;
+
+typedef struct nkt_sys_threads {
+    size_t size;                                    // sizeof(nkt_sys_threads)
+    // Starts a detached thread.
+    int (*start)(nkt_env *env, void (*run)(void *arg), void *arg);
+} nkt_sys_threads;
+
+// What the trace hook is told. Texts are static.
+typedef struct nkt_trace {
+    int64_t now_ns;
+    const void *handle;         // nkt_conn, nkt_listener, nkt_task or nkt_poller
+    const char *kind;           // "conn", "listener", "task", "poller"
+    const char *state;          // "attempt", "connected", "eof", "closed", ...
+    int32_t err;                // NKT_OK or why
+    int32_t os_error;
+    int64_t detail;             // bytes, a descriptor or a number; see the state
+} nkt_trace;
+
+struct nkt_env {
+    size_t size;                                    // set by nkt_env_init
+    const nkt_sys_core *core;                       // NULL = the system's
+    const nkt_sys_poll *poll;
+    const nkt_sys_threads *threads;
+    // Memory: as realloc; size 0 frees and returns NULL. NULL = the C library's.
+    void *(*allocate)(nkt_env *env, void *ptr, size_t old_size, size_t new_size);
+    // Sees every change of state; called on the thread that causes it, and must
+    // not call back into the handle. NULL = off, which costs one comparison.
+    void (*trace)(nkt_env *env, const nkt_trace *what);
+    void *user;                                     // yours
+    void *state;                                    // netkit's own
+};
+
+// The system's own tables, to copy and change. Static. Never blocks.
+NKT_API const nkt_sys_core *nkt_sys_core_default(void);
+NKT_API const nkt_sys_poll *nkt_sys_poll_default(void);
+// The poll() backend (WSAPoll on Windows), present on every system.
+// Never blocks.
+NKT_API const nkt_sys_poll *nkt_sys_poll_portable(void);
+NKT_API const nkt_sys_threads *nkt_sys_threads_default(void);
+
+// Makes `env` an environment of its own with the system's tables. It must
+// outlive every handle opened with it. Never blocks.
+// Returns NKT_OK, or NKT_EOS where the system's networking cannot be started.
+NKT_API int nkt_env_init(nkt_env *env);
+
+// Gives back what netkit keeps for `env`. Close its handles first.
+// Never blocks.
+NKT_API void nkt_env_free(nkt_env *env);
+
+// Replaces the environment that NULL stands for, by a copy of `env`. Once,
+// before the first handle is opened: after that the default is frozen.
+// Never blocks. Returns NKT_OK or NKT_EBUSY.
+NKT_API int nkt_env_set_default(const nkt_env *env);
+
+// The instant, in nanoseconds of a clock that only goes forward.
+// Any thread. Never blocks.
+NKT_API int64_t nkt_now_ns(nkt_env *env);
+
+// Fills `buf` with `len` bytes of the system's cryptographic randomness.
+// Any thread. Never blocks. Returns NKT_OK or NKT_EOS.
+NKT_API int nkt_random(nkt_env *env, void *buf, size_t len);
+
+// Starts a detached thread that calls run(arg).
+// Any thread. Never blocks. Returns NKT_OK, NKT_ENOMEM, or NKT_EUNSUPPORTED
+// with NETKIT_NO_THREADS.
+NKT_API int nkt_thread_start(nkt_env *env, void (*run)(void *arg), void *arg);
+
+//==============================================================================
+// MARK: @ip - IP addresses as values
+//
+// An nkt_ip is compared, copied and hashed like a number. All zero is "no
+// address", which is neither 0.0.0.0 nor ::. IPv4 uses the first four bytes.
+// Parsing is strict (RFC 4291 section 2.2, RFC 6943 section 3.1.1): four
+// decimal fields without leading zeros, or up to eight groups of one to four
+// hex digits with at most one "::". What other parsers take beyond that
+// ("127.1", "0x7f.1", "010.0.0.1") is refused, because they do not agree on
+// what it means. Text goes out as RFC 5952 says.
+//
+// An IPv6 address may carry a scope (zone), RFC 4007: "fe80::1%eth0" or
+// "fe80::1%2". It is part of equality, order and hash. IPv4-mapped addresses
+// (::ffff:a.b.c.d) stay IPv6 until nkt_ip_unmap is asked.
+//==============================================================================
+
+enum { NKT_IPV4 = 4, NKT_IPV6 = 6, NKT_UNIX = 1 };
+
+typedef struct nkt_ip {
+    uint8_t bytes[16];      // as on the wire; IPv4 in the first four, the rest 0
+    uint32_t scope;         // IPv6 zone index, 0 = none
+    uint8_t family;         // 0 = no address, NKT_IPV4, NKT_IPV6
+    uint8_t reserved[3];    // 0
+} nkt_ip;
+
+#define NKT_IP_TEXT_MAX 80  // enough for any formatted nkt_ip, NUL included
+
+// Reads an address: "192.0.2.1", "2001:db8::1", "fe80::1%eth0", "fe80::1%2".
+//
+// Refuses leading zeros, missing or extra fields, blanks, brackets, a prefix
+// length, and any text before or after. A scope is a decimal number from 1 to
+// 4294967295 without leading zeros, or the name of an interface of this host;
+// it stands on IPv6 addresses that are not IPv4-mapped.
+//
+// Never blocks (an interface name is looked up in the kernel). Any thread.
+// Returns NKT_OK, NKT_EADDR for bad text, NKT_ENODEV for an unknown interface.
+NKT_API int nkt_ip_parse(const char *text, nkt_ip *ip);
+
+// As nkt_ip_parse, for `len` bytes (NUL among them is refused), and says what
+// is wrong where. Never blocks.
+NKT_API int nkt_ip_parse_n(const char *text, size_t len, nkt_ip *ip, nkt_problem *problem);
+
+// Writes the address as RFC 5952 text with a numeric scope: "fe80::1%2", and
+// IPv4-mapped addresses as "::ffff:192.0.2.1" (section 5); "" for no address.
+//
+// Never blocks. Returns the length without NUL, or NKT_ENOSPACE; a capacity
+// of NKT_IP_TEXT_MAX always suffices.
+NKT_API int nkt_ip_format(const nkt_ip *ip, char *buf, size_t cap);
+
+// As nkt_ip_format, with the interface's name as scope where it has one.
+// Never blocks. Returns as nkt_ip_format.
+NKT_API int nkt_ip_format_named(const nkt_ip *ip, char *buf, size_t cap);
+
+// -1, 0 or 1: no address, then IPv4, then IPv6, each by bytes, then by scope.
+// Never blocks.
+NKT_API int nkt_ip_compare(const nkt_ip *a, const nkt_ip *b);
+// Never blocks.
+NKT_API bool nkt_ip_equal(const nkt_ip *a, const nkt_ip *b);
+// Equal addresses have equal hashes, the same on every machine. Not for keys
+// that an attacker chooses. Never blocks.
+NKT_API uint64_t nkt_ip_hash(const nkt_ip *ip);
+
+// IPv4 to and from an integer in host order: 127.0.0.1 is 0x7f000001.
+// nkt_ip_to_u32 returns NKT_EINVAL for what is not IPv4. Never blocks.
+NKT_API nkt_ip nkt_ip_from_u32(uint32_t value);
+NKT_API int nkt_ip_to_u32(const nkt_ip *ip, uint32_t *value);
+
+// From 4 or 16 bytes in network order; other lengths give no address.
+// Never blocks.
+NKT_API nkt_ip nkt_ip_from_bytes(const void *bytes, size_t len);
+
+// ::ffff:a.b.c.d becomes a.b.c.d, anything else is returned as it is; and
+// the other way round. Never blocks.
+NKT_API nkt_ip nkt_ip_unmap(const nkt_ip *ip);
+NKT_API nkt_ip nkt_ip_map(const nkt_ip *ip);
+
+// 127.0.0.1, ::1, 0.0.0.0 and ::, by family. Never blocks.
+NKT_API nkt_ip nkt_ip_loopback(int family);
+NKT_API nkt_ip nkt_ip_any(int family);
+
+//==============================================================================
+// MARK: @addr - an IP address and a port
+//
+// What a socket is bound or connected to. Also the border to the system's
+// struct sockaddr, passed as pointer and length so that no system header is
+// needed here.
+//==============================================================================
+
+typedef struct nkt_addr {
+    nkt_ip ip;
+    uint16_t port;          // host order
+    uint16_t reserved;      // 0
+    uint32_t flow_label;    // IPv6, 20 bits, host order; RFC 6437
+} nkt_addr;
+
+#define NKT_ADDR_TEXT_MAX 96        // any formatted nkt_addr, NUL included
+#define NKT_SOCKADDR_MAX 128        // any struct sockaddr netkit makes
+
+// Reads "192.0.2.1:80" or "[2001:db8::1%eth0]:80": a numeric address and a
+// port, nothing else. An IPv6 address needs brackets, an IPv4 address has none.
+// The port is 0 to 65535, decimal, without leading zeros.
+//
+// Never blocks. Returns NKT_OK, NKT_EADDR, NKT_EPORT, NKT_EAMBIGUOUS (IPv6
+// without brackets) or NKT_ENODEV.
+NKT_API int nkt_addr_parse(const char *text, nkt_addr *addr);
+// As nkt_addr_parse, for `len` bytes, and says what is wrong where.
+// Never blocks.
+NKT_API int nkt_addr_parse_n(const char *text, size_t len, nkt_addr *addr, nkt_problem *problem);
+
+// Writes "192.0.2.1:80" or "[2001:db8::1]:80"; "" for no address.
+// Never blocks. Returns the length without NUL, or NKT_ENOSPACE.
+NKT_API int nkt_addr_format(const nkt_addr *addr, char *buf, size_t cap);
+
+// By address, then port, then flow label. Never blocks.
+NKT_API int nkt_addr_compare(const nkt_addr *a, const nkt_addr *b);
+// Never blocks.
+NKT_API bool nkt_addr_equal(const nkt_addr *a, const nkt_addr *b);
+// Never blocks.
+NKT_API uint64_t nkt_addr_hash(const nkt_addr *addr);
+// Never blocks.
+NKT_API nkt_addr nkt_addr_make(const nkt_ip *ip, uint16_t port);
+
+// Fills a struct sockaddr_in or sockaddr_in6 of this system.
+// Never blocks. Returns its size, NKT_ENOSPACE, or NKT_EINVAL for no address.
+NKT_API int nkt_addr_to_sockaddr(const nkt_addr *addr, void *sockaddr, size_t cap);
+
+// Reads one. IPv4-mapped addresses stay as they are; see nkt_ip_unmap.
+// Never blocks. Returns NKT_OK, or NKT_EADDR for other families and short ones.
+NKT_API int nkt_addr_from_sockaddr(const void *sockaddr, size_t len, nkt_addr *addr);
+
+#ifndef NETKIT_NO_NET
+//==============================================================================
+// MARK: @net - networks, and what an address is for
+//
+// A network is an address and a prefix length, RFC 4632 and RFC 4291 section
+// 2.3, always kept with its host bits zero. The kinds come from IANA's
+// registries of special-purpose addresses (RFC 6890, RFC 8190).
+//==============================================================================
+
+typedef struct nkt_net {
+    nkt_ip ip;              // host bits are 0
+    uint8_t bits;           // prefix length
+    uint8_t reserved[7];    // 0
+} nkt_net;
+
+#define NKT_NET_TEXT_MAX 84
+
+typedef enum nkt_ip_kind {
+    NKT_KIND_NONE = 0,              // no address
+    NKT_KIND_UNSPECIFIED,           // 0.0.0.0, ::
+    NKT_KIND_LOOPBACK,              // 127.0.0.0/8, ::1
+    NKT_KIND_PRIVATE,               // RFC 1918
+    NKT_KIND_SHARED,                // 100.64.0.0/10, RFC 6598 (carrier NAT)
+    NKT_KIND_LINK_LOCAL,            // 169.254.0.0/16, fe80::/10
+    NKT_KIND_UNIQUE_LOCAL,          // fc00::/7, RFC 4193
+    NKT_KIND_SITE_LOCAL,            // fec0::/10, deprecated by RFC 3879
+    NKT_KIND_DOCUMENTATION,         // RFC 5737, RFC 3849, RFC 9637
+    NKT_KIND_BENCHMARKING,          // 198.18.0.0/15, 2001:2::/48
+    NKT_KIND_MULTICAST,             // 224.0.0.0/4, ff00::/8
+    NKT_KIND_BROADCAST,             // 255.255.255.255
+    NKT_KIND_V4_MAPPED,             // ::ffff:0:0/96
+    NKT_KIND_NAT64,                 // 64:ff9b::/96, 64:ff9b:1::/48
+    NKT_KIND_6TO4,                  // 2002::/16, RFC 3056
+    NKT_KIND_TEREDO,                // 2001::/32, RFC 4380
+    NKT_KIND_DISCARD,               // 100::/64, 100:0:0:1::/64
+    NKT_KIND_RESERVED,              // other special-purpose space, not for general use
+    NKT_KIND_GLOBAL
+} nkt_ip_kind;
+
+// Reads "10.0.0.0/8" or "2001:db8::/32". Host bits are cleared:
+// "10.1.2.3/8" is 10.0.0.0/8. The length is decimal without leading zeros; a
+// scope, a netmask instead of a length, and a missing length are refused.
+// Never blocks. Returns NKT_OK or NKT_EADDR.
+NKT_API int nkt_net_parse(const char *text, nkt_net *net);
+// As nkt_net_parse, for `len` bytes, and says what is wrong where.
+// Never blocks.
+NKT_API int nkt_net_parse_n(const char *text, size_t len, nkt_net *net, nkt_problem *problem);
+// Never blocks. Returns the length without NUL, or NKT_ENOSPACE.
+NKT_API int nkt_net_format(const nkt_net *net, char *buf, size_t cap);
+// Never blocks. Returns NKT_OK, or NKT_EINVAL for too many bits or no address.
+NKT_API int nkt_net_make(const nkt_ip *ip, int bits, nkt_net *net);
+// Whether an address lies in a network. Families never mix; an IPv4-mapped
+// address lies in IPv6 networks only. A scope is not looked at. Never blocks.
+NKT_API bool nkt_net_contains(const nkt_net *net, const nkt_ip *ip);
+// Never blocks.
+NKT_API bool nkt_net_overlaps(const nkt_net *a, const nkt_net *b);
+// By address, then prefix length, shorter first. Never blocks.
+NKT_API int nkt_net_compare(const nkt_net *a, const nkt_net *b);
+// Never blocks.
+NKT_API bool nkt_net_equal(const nkt_net *a, const nkt_net *b);
+// Never blocks.
+NKT_API uint64_t nkt_net_hash(const nkt_net *net);
+// The lowest and highest address of the network. Never blocks.
+NKT_API nkt_ip nkt_net_first(const nkt_net *net);
+NKT_API nkt_ip nkt_net_last(const nkt_net *net);
+// The directed broadcast address of an IPv4 network of up to 30 bits; no
+// address for /31, /32 (RFC 3021) and IPv6. Never blocks.
+NKT_API nkt_ip nkt_net_broadcast(const nkt_net *net);
+// The netmask of a prefix length, 255.255.255.0 for 24, as an address; and
+// the prefix length of a netmask, NKT_EADDR where its ones are not contiguous.
+// Never blocks.
+NKT_API nkt_ip nkt_net_mask(int family, int bits);
+NKT_API int nkt_net_mask_bits(const nkt_ip *mask);
+
+// What the address is for. IPv4-mapped, NAT64, 6to4 and Teredo addresses are
+// called that, whatever they carry; see nkt_ip_embedded. Never blocks.
+NKT_API nkt_ip_kind nkt_ip_classify(const nkt_ip *ip);
+// "loopback", "private", ... Static. Never blocks.
+NKT_API const char *nkt_ip_kind_name(nkt_ip_kind kind);
+// Whether IANA's registries say the address is reachable from anywhere. An
+// IPv4-mapped address is not; 6to4 and Teredo are as the IPv4 address inside.
+// Never blocks.
+NKT_API bool nkt_ip_is_global(const nkt_ip *ip);
+// The IPv4 address inside an IPv4-mapped, IPv4-compatible (::a.b.c.d, RFC 4291
+// 2.5.5.1), 6to4, Teredo (the client's) or NAT64 (64:ff9b::/96) address; else
+// no address. Filters look at both. Never blocks.
+NKT_API nkt_ip nkt_ip_embedded(const nkt_ip *ip);
+// The scope of an IPv6 multicast address, RFC 4291 section 2.7 and RFC 7346:
+// 1 interface-local, 2 link-local, 3 realm-local, 4 admin-local, 5 site-local,
+// 8 organization-local, 14 global. IPv4: 2 for 224.0.0.0/24, 4 for
+// 239.255.0.0/16, 8 for 239.192.0.0/14 (RFC 2365), 14 otherwise. 0 if not
+// multicast. Never blocks.
+NKT_API int nkt_ip_multicast_scope(const nkt_ip *ip);
+#endif
+
+//==============================================================================
+// MARK: @target - "host:port" as people write it
+//
+// A target is where to connect or listen: a numeric address, a host name, or
+// the path of a Unix-domain socket, with a port.
+//
+//     text                     host        port     is
+//     "192.0.2.1:80"           192.0.2.1   80       an address
+//     "[2001:db8::1]:80"       2001:db8::1 80       an address
+//     "[2001:db8::1]"          2001:db8::1 default  an address
+//     "2001:db8::1"            2001:db8::1 default  an address
+//     "2001:db8::1:80"         NKT_EAMBIGUOUS: port 80, or a longer address?
+//     "example.org:80"         example.org 80       a name
+//     "example.org"            example.org default  a name
+//     ":80"                    (none)      80       every address of this host
+//     "unix:/run/x.sock"       /run/x.sock          a path
+//     "unix:@name"             a name in Linux's abstract space
+//
+// Host names: letters, digits, hyphens and underscores in labels of 1 to 63
+// bytes that neither begin nor end with a hyphen, 253 bytes in all, one dot
+// allowed at the end (RFC 1123 section 2.1; underscores as RFC 2181 section
+// 11 allows and people use). A name whose last label is a number is refused:
+// it is a mistyped address. Other than ASCII is NKT_EUNSUPPORTED.
+//==============================================================================
+
+#define NKT_HOST_MAX 253
+#define NKT_UNIX_PATH_MAX 107
+
+typedef enum nkt_target_kind {
+    NKT_TARGET_ANY = 1,     // ":80"
+    NKT_TARGET_ADDR,        // ip is set
+    NKT_TARGET_NAME,        // host is set
+    NKT_TARGET_UNIX         // host is the path; "@name" is abstract
+} nkt_target_kind;
+
+typedef struct nkt_target {
+    nkt_target_kind kind;
+    uint16_t port;
+    uint16_t host_len;
+    nkt_ip ip;
+    char host[256];         // NUL-terminated; as written, for names and paths
+} nkt_target;
+
+// Reads a target. `default_port` is taken where the text has none; -1 means
+// that a port must be given.
+//
+// Never blocks. Returns NKT_OK, NKT_EADDR, NKT_EPORT (also a missing one),
+// NKT_ENAME, NKT_EAMBIGUOUS, NKT_EUNSUPPORTED (not ASCII), NKT_ETOOLONG (a
+// path), NKT_ENODEV (a scope).
+NKT_API int nkt_target_parse(const char *text, int32_t default_port, nkt_target *target,
+                             nkt_problem *problem);
+// As nkt_target_parse, for `len` bytes. Never blocks.
+NKT_API int nkt_target_parse_n(const char *text, size_t len, int32_t default_port,
+                               nkt_target *target, nkt_problem *problem);
+// Writes the target so that it can be read again. Never blocks.
+// Returns the length without NUL, or NKT_ENOSPACE.
+NKT_API int nkt_target_format(const nkt_target *target, char *buf, size_t cap);
+
+// Checks a host name's syntax and lengths. Never blocks.
+// Returns NKT_OK, NKT_ENAME, or NKT_EUNSUPPORTED where it is not ASCII.
+NKT_API int nkt_host_check(const char *name, size_t len, nkt_problem *problem);
+// Whether a name is "localhost" or ends in ".localhost", RFC 6761 section 6.3.
+// Never blocks.
+NKT_API bool nkt_host_is_local(const char *name, size_t len);
+
+//==============================================================================
+// MARK: @poller - waiting for many things at once, without callbacks
+//
+//     while (nkt_poller_wait(poller, -1) >= 0) {
+//         nkt_event event;
+//         while (nkt_poller_next(poller, &event) == NKT_OK) ...
+//     }
+//
+// A handle that was ready stays ready until one of its calls has returned
+// NKT_EAGAIN: leave bytes unread, and the next wait reports it again at once.
+// So read until NKT_EAGAIN, or take one line a turn; both are right. Each
+// connection gets at most 16 receives between two waits, so that one busy peer
+// cannot starve the rest; after that its reads say NKT_EAGAIN, and the next
+// wait reports it again without waiting.
+//
+//             add                    event fetched           call says NKT_EAGAIN
+//     (user) -----> asleep --ready--> on the list ---------> asleep
+//                     ^                   |  not yet EAGAIN at the next wait
+//                     |                   +---------------> on the list again
+//
+// The cost of a wait does not depend on how many handles are asleep, where the
+// system has epoll or kqueue. Adding, changing, removing and closing is allowed
+// at any time, also for a handle whose event is pending: the event is gone with
+// it. Only nonblocking handles are added, each to one poller, of the same env.
+//==============================================================================
+
+typedef struct nkt_event {
+    uint32_t events;            // NKT_READ, NKT_WRITE, NKT_CONNECTED, NKT_DONE
+    uint32_t reserved;
+    nkt_conn *conn;             // exactly one of these four is set, or fd
+    nkt_listener *listener;
+    nkt_task *task;
+    nkt_fd fd;                  // a foreign descriptor, else NKT_NO_FD
+    void *user;                 // what it was added with
+} nkt_event;
+
+typedef struct nkt_poller_opts {
+    nkt_env *env;               // NULL = the default
+    bool portable;              // use poll(), not epoll or kqueue
+} nkt_poller_opts;
+
+// Never blocks. Returns NKT_OK, NKT_ENOMEM or NKT_EMFILE.
+NKT_API int nkt_poller_open(const nkt_poller_opts *opts, nkt_poller **poller);
+// Removes what is in it and frees it; the handles stay open. NULL is allowed.
+// Never blocks.
+NKT_API void nkt_poller_close(nkt_poller *poller);
+
+// Adds a handle; `user` comes back with its events. A handle is removed by
+// closing it, by nkt_poller_remove_... or by closing the poller.
+// Never blocks.
+// Returns NKT_OK, or
+//   NKT_EINVAL  it is a blocking handle, or of another env
+//   NKT_EBUSY   it is in a poller already
+//   NKT_ENOMEM, NKT_EMFILE and the system's refusals
+NKT_API int nkt_poller_add_conn(nkt_poller *poller, nkt_conn *conn, void *user);
+NKT_API int nkt_poller_add_listener(nkt_poller *poller, nkt_listener *listener, void *user);
+NKT_API int nkt_poller_add_task(nkt_poller *poller, nkt_task *task, void *user);
+// A descriptor of somebody else's: reported while it is ready for `events`,
+// until it is changed or removed. A regular file is always ready. Remove it
+// before it is closed. Never blocks.
+NKT_API int nkt_poller_add_fd(nkt_poller *poller, nkt_fd fd, uint32_t events, void *user);
+
+// Pauses (0) or resumes reporting of a connection: NKT_READ, NKT_WRITE or both,
+// which is how it begins. A paused connection stays open and its queue is not
+// sent. Never blocks. Returns NKT_OK, or NKT_ENOTFOUND if it is not in here.
+NKT_API int nkt_poller_want(nkt_poller *poller, nkt_conn *conn, uint32_t events);
+// Stops (0) or goes on (NKT_READ) accepting. Never blocks.
+NKT_API int nkt_poller_want_listener(nkt_poller *poller, nkt_listener *listener, uint32_t events);
+// Never blocks. Returns NKT_OK or NKT_ENOTFOUND.
+NKT_API int nkt_poller_want_fd(nkt_poller *poller, nkt_fd fd, uint32_t events);
+
+// Takes a handle out, with whatever was pending. Never blocks.
+// Returns NKT_OK or NKT_ENOTFOUND.
+NKT_API int nkt_poller_remove_conn(nkt_poller *poller, nkt_conn *conn);
+NKT_API int nkt_poller_remove_listener(nkt_poller *poller, nkt_listener *listener);
+NKT_API int nkt_poller_remove_task(nkt_poller *poller, nkt_task *task);
+NKT_API int nkt_poller_remove_fd(nkt_poller *poller, nkt_fd fd);
+
+// Waits until something is ready, `timeout_ms` have passed (-1 = for ever, 0 =
+// just look), or nkt_poller_wake was called.
+//
+// May block; twin: itself with a time-out of 0, and nkt_poller_fd.
+//
+// Returns how many events there are to fetch; 0 when the time is over, after
+// nkt_poller_wake and after a signal, so that a loop goes on by itself; or
+// NKT_EFORKED, if the poller belongs to the parent process, and the system's
+// refusals.
+NKT_API int nkt_poller_wait(nkt_poller *poller, int32_t timeout_ms);
+
+// Fetches the next event of this wait. Never blocks.
+// Returns NKT_OK, or NKT_EAGAIN when there is none left: wait again.
+NKT_API int nkt_poller_next(nkt_poller *poller, nkt_event *event);
+// Fetches up to `cap` events at once. Never blocks. Returns how many.
+NKT_API int nkt_poller_next_many(nkt_poller *poller, nkt_event *events, int cap);
+
+// Ends the current or next wait. Any thread. Never blocks.
+NKT_API void nkt_poller_wake(nkt_poller *poller);
+
+// For use inside another event loop: a descriptor that is readable while there
+// is something to do (NKT_NO_FD where the system has none: use the handles' own
+// nkt_conn_watch), and how long that loop may sleep at most: 0 while anything
+// is ready, -1 for ever. When either says so, call nkt_poller_wait(poller, 0).
+// Never blocks.
+NKT_API nkt_fd nkt_poller_fd(nkt_poller *poller);
+NKT_API int32_t nkt_poller_timeout_ms(nkt_poller *poller);
+
+//==============================================================================
+// MARK: @task - something under way that ends with a result
+//
+// A task is started, can be added to a poller or waited for, and has a result
+// once: nkt_x_start, nkt_x_finish. Here: timers.
+//==============================================================================
+
+// Waits for a task to have a result; it stays for its finish function to fetch.
+// May block; twin: nkt_poller_add_task.
+// Returns NKT_OK, NKT_ETIMEDOUT after `timeout_ms` (-1 = never), NKT_EINTR,
+// NKT_ECANCELED after nkt_task_cancel.
+NKT_API int nkt_task_wait(nkt_task *task, int32_t timeout_ms);
+// Ends the task: its finish function says NKT_ECANCELED. Any thread.
+// Never blocks.
+NKT_API void nkt_task_cancel(nkt_task *task);
+// Ends and frees it. NULL is allowed. Never blocks.
+NKT_API void nkt_task_close(nkt_task *task);
+
+typedef struct nkt_timer_opts {
+    nkt_env *env;           // NULL = the default
+    int32_t delay_ms;       // to the first expiry; negative is NKT_EINVAL
+    int32_t repeat_ms;      // from expiry to expiry; 0 = once
+} nkt_timer_opts;
+
+// Starts a timer. Its expiries keep to the first one's grid; late ones are
+// counted, not repeated. Never blocks. Returns NKT_OK, NKT_EINVAL, NKT_ENOMEM.
+NKT_API int nkt_timer_start(const nkt_timer_opts *opts, nkt_task **task);
+// Never blocks. Returns how often it expired since the last call (1 or more),
+// NKT_EAGAIN if not at all, NKT_EOF once a timer without repeat has been
+// fetched, NKT_ECANCELED after nkt_task_cancel.
+NKT_API int nkt_timer_finish(nkt_task *task);
+
+//==============================================================================
+// MARK: @transport - what a connection stands on, open to your own
+//
+// A connection is a line buffer and a queue on top of a chain of links. The
+// lowest link moves bytes somewhere: a TCP socket, an in-memory pair, your own
+// device. Links above it change them on the way: TLS, a proxy's handshake, an
+// impaired network, rot13.
+//
+//     nkt_conn   buffer, lines, messages, queue, deadlines
+//        |
+//     link       your transport: recv() calls nkt_link_recv(link->below, ...)
+//        |
+//     link       TCP
+//
+// A transport is a table of functions that never wait. nkt_conn_push puts one
+// on top of a living connection; nkt_conn_open_custom makes a connection from
+// one alone. Who holds the connection cannot tell. New functions are only ever
+// appended to the table, and its size says which ones it has.
+//==============================================================================
+
+typedef struct nkt_link nkt_link;
+
+#define NKT_WATCH_MAX 16
+
+// What a link waits for: any of these descriptors, or the deadline; or nothing,
+// because it is ready now. One that is woken from elsewhere (a queue, another
+// thread) leaves them empty and calls nkt_conn_notify when things change.
+typedef struct nkt_interest {
+    int64_t deadline_ns;        // NKT_NEVER if none
+    uint32_t count;
+    bool ready;
+    nkt_watch watches[NKT_WATCH_MAX];
+} nkt_interest;
+
+typedef struct nkt_transport {
+    size_t size;                // sizeof(nkt_transport)
+    const char *name;           // "tcp", "rot13"
+    // Up to `cap` bytes: how many (0 is taken as the end), NKT_EOF, NKT_EAGAIN
+    // or an error, which is final.
+    ptrdiff_t (*recv)(nkt_link *link, void *buf, size_t cap);
+    // Takes some of the pieces' bytes: how many (at least 1), NKT_EAGAIN or an
+    // error, which is final.
+    ptrdiff_t (*send)(nkt_link *link, const nkt_str *pieces, size_t count);
+    // Tells the peer that no more will be sent. NKT_OK, NKT_EAGAIN, an error.
+    int (*shutdown_write)(nkt_link *link);
+    // Adds what must happen before recv (NKT_READ) or send (NKT_WRITE) can go
+    // on, or sets `ready` where nothing must: what is ready and does not say so
+    // is not looked at. NULL on a link above others: asks the link below.
+    void (*watch)(nkt_link *link, uint32_t want, nkt_interest *out);
+    // Frees `self`. With `abort`, the peer is told rudely. Never sends what is
+    // unsent. A link above others does not close the one below.
+    void (*close)(nkt_link *link, bool abort);
+    // Optional, NULL allowed: addresses, and a descriptor for those who must.
+    int (*local)(nkt_link *link, nkt_addr *addr);
+    int (*peer)(nkt_link *link, nkt_addr *addr);
+    nkt_fd (*descriptor)(nkt_link *link);
+    // Optional: gets on with what the link itself has under way, a handshake or
+    // bytes it held back. NKT_OK when there is nothing left, NKT_EAGAIN, error.
+    int (*flush)(nkt_link *link);
+} nkt_transport;
+
+struct nkt_link {
+    const nkt_transport *transport;
+    void *self;                 // yours
+    nkt_link *below;            // NULL for the lowest
+    nkt_conn *conn;             // for nkt_conn_notify
+    void *held;                 // netkit's own
+};
+
+// The link below, or any link: for use inside a transport's functions.
+// Never blocks.
+NKT_API ptrdiff_t nkt_link_recv(nkt_link *link, void *buf, size_t cap);
+NKT_API ptrdiff_t nkt_link_send(nkt_link *link, const nkt_str *pieces, size_t count);
+NKT_API int nkt_link_shutdown_write(nkt_link *link);
+NKT_API int nkt_link_flush(nkt_link *link);
+NKT_API void nkt_link_watch(nkt_link *link, uint32_t want, nkt_interest *out);
+// Adds a descriptor to an interest. Never blocks. Returns NKT_OK, or
+// NKT_ENOSPACE past NKT_WATCH_MAX.
+NKT_API int nkt_interest_add(nkt_interest *interest, nkt_fd fd, uint32_t events);
+
+//==============================================================================
+// MARK: @conn - a connected byte stream
+//
+// Reads go through a buffer. A line, message or other view points into it and
+// lives until the next read; nothing is copied. What has arrived is never lost:
+// after NKT_EAGAIN, NKT_ETIMEDOUT or NKT_EINTR the same call goes on where it
+// was, and bytes before an error are delivered before the error is.
+//
+// Writes on a blocking handle return when the system has taken every byte. On a
+// nonblocking one all or nothing is taken, sent or queued; the queue is sent by
+// the poller, by nkt_conn_flush and by every later call.
+//
+//     read side   open --peer finished--> eof      buffered data first
+//                      --reset-----------> failed
+//                      --interrupt-------> canceled
+//     write side  open --shutdown_write--> finished (after the queue)
+//                      --peer gone-------> failed
+//
+// A connection without pending data on a poller holds no buffer: it borrows one
+// of 64 KiB from the poller while it reads and gives it back at NKT_EAGAIN.
+//==============================================================================
+
+#define NKT_LINE_MAX_DEFAULT 65536
+#define NKT_MESSAGE_MAX_DEFAULT 1048576
+#define NKT_QUEUE_MAX_DEFAULT 2097152
+#define NKT_UNTIL_MAX 255           // longest delimiter of nkt_conn_read_until
+#define NKT_SIZE_LIMIT 0x7fff0000   // no buffer, line or queue may be longer
+
+// What every connection has, however it came about.
+typedef struct nkt_stream_opts {
+    int32_t read_timeout_ms;    // each read call; 0 and negative = none
+    int32_t write_timeout_ms;   // each write or flush call; 0 and negative = none
+    uint32_t line_max;          // longest line, its end not counted; 0 = 65,536
+    uint32_t message_max;       // longest message; 0 = 1 MiB
+    uint32_t queue_max;         // unsent bytes, nonblocking only; 0 = 2 MiB
+    int32_t keepalive_s;        // idle seconds before a probe; 0 and negative = off
+    int32_t send_buffer;        // the system's, bytes; 0 = its choice
+    int32_t recv_buffer;
+    bool cr_lines;              // a bare CR ends a line too
+    bool delay_small_writes;    // Nagle's algorithm, off unless asked for
+} nkt_stream_opts;
+
+typedef struct nkt_conn_opts {
+    nkt_env *env;               // NULL = the default
+    bool nonblocking;
+    nkt_stream_opts stream;
+} nkt_conn_opts;
+
+// Makes a connection of a connected stream socket: from socketpair, from a
+// service manager, from another library. On success netkit owns the descriptor
+// and sets it as it needs it; on failure it is still yours.
+// Never blocks. Returns NKT_OK, NKT_ENOTSOCK, NKT_ENOTCONN, NKT_ENOMEM.
+NKT_API int nkt_conn_adopt(nkt_fd fd, const nkt_conn_opts *opts, nkt_conn **conn);
+// Gives the descriptor back, in blocking mode, and frees the handle.
+// Never blocks. Returns NKT_OK, NKT_EBUSY while there is anything buffered,
+// queued or connecting, NKT_EUNSUPPORTED without a descriptor or under a layer.
+NKT_API int nkt_conn_detach(nkt_conn *conn, nkt_fd *fd);
+
+// Makes a connection of your own transport. `self` is freed by its close
+// function; on failure it is still yours. Never blocks. Returns NKT_OK, NKT_EINVAL for a
+// table without recv, send or close, NKT_ENOMEM.
+NKT_API int nkt_conn_open_custom(const nkt_transport *transport, void *self,
+                                 const nkt_conn_opts *opts, nkt_conn **conn);
+// Puts a transport on top of a connection, or of one that still connects. Input
+// that is buffered goes through it; queued output must be flushed first. On
+// failure `self` is still yours. Never blocks. Returns NKT_OK, NKT_EAGAIN while
+// output is queued, NKT_EINVAL, NKT_ENOMEM.
+NKT_API int nkt_conn_push(nkt_conn *conn, const nkt_transport *transport, void *self);
+// Says that a transport's recv or send may succeed now. Any thread, from within
+// the transport or outside, until the transport was closed. Never blocks.
+NKT_API void nkt_conn_notify(nkt_conn *conn);
+
+// Reads up to `cap` bytes, as many as there are. Waits on a blocking handle.
+// Returns how many (1 or more; 0 only for a capacity of 0), or
+//   NKT_EAGAIN     nothing there now
+//   NKT_EOF        the peer has finished, and everything was read
+//   NKT_ETIMEDOUT  read_timeout_ms passed; call again to go on
+//   NKT_EINTR      a signal came; call again to go on
+//   NKT_ECANCELED  after nkt_conn_interrupt, once the buffer is empty
+//   NKT_ERESET and others: the connection has failed
+// These hold for every function that reads.
+NKT_API ptrdiff_t nkt_conn_read(nkt_conn *conn, void *buf, size_t cap);
+
+// Reads exactly `len` bytes. After NKT_EAGAIN, NKT_ETIMEDOUT or NKT_EINTR call
+// again with the same buffer and length: it goes on where it was. The bytes so
+// far are in `buf`, nkt_conn_received says how many; another kind of read
+// starts after them. Waits on a blocking handle.
+// Returns NKT_OK, NKT_EOF if the stream ended before the first byte,
+// NKT_ETRUNCATED if later, or as nkt_conn_read.
+NKT_API int nkt_conn_read_exact(nkt_conn *conn, void *buf, size_t len);
+// How many bytes of an unfinished nkt_conn_read_exact are there. Never blocks.
+NKT_API size_t nkt_conn_received(const nkt_conn *conn);
+
+// Reads a line, without its end: LF or CRLF, with opts.cr_lines also CR. The
+// last line need not have an end. The view lives until the next read. A NUL
+// stands behind it, line.ptr[line.len], so that it can be used as a C string;
+// a line that contains NUL seems shorter that way.
+// Waits on a blocking handle.
+// Returns NKT_OK, or
+//   NKT_ETOOLONG  longer than line_max. Nothing is consumed: read it in pieces
+//                 with nkt_conn_read, or nkt_conn_skip_line and go on
+//   or as nkt_conn_read; a line cut off by an error stays readable as bytes.
+NKT_API int nkt_conn_read_line(nkt_conn *conn, nkt_str *line);
+// Discards up to and including the next line end, however long the line is.
+// Waits on a blocking handle. Returns as nkt_conn_read_line.
+NKT_API int nkt_conn_skip_line(nkt_conn *conn);
+
+// Reads up to and including a delimiter of 1 to NKT_UNTIL_MAX bytes. At the end
+// of the stream the rest is given without one. The view lives until the next
+// read. Waits on a blocking handle.
+// Returns NKT_OK, NKT_EINVAL, NKT_ETOOLONG past line_max (delimiter not
+// counted; nothing is consumed), or as nkt_conn_read.
+NKT_API int nkt_conn_read_until(nkt_conn *conn, const void *delimiter, size_t len, nkt_str *view);
+
+// Looks at the next bytes without consuming them: at least `want`, fewer only
+// before the end of the stream or an error; all that is buffered is shown.
+// Waits on a blocking handle.
+// Returns NKT_OK, NKT_ETOOLONG if `want` is above line_max, or as nkt_conn_read
+// when there is nothing at all.
+NKT_API int nkt_conn_peek(nkt_conn *conn, size_t want, nkt_str *view);
+// Discards `len` bytes. After NKT_EAGAIN, NKT_ETIMEDOUT or NKT_EINTR call again
+// with the same length. Waits on a blocking handle.
+// Returns NKT_OK, NKT_EOF, NKT_ETRUNCATED, or as nkt_conn_read.
+NKT_API int nkt_conn_skip(nkt_conn *conn, uint64_t len);
+
+// Writes every byte, or none. Waits on a blocking handle.
+// Returns NKT_OK, or
+//   NKT_EAGAIN     nonblocking: no room in the queue now; nothing was taken
+//   NKT_ETOOLONG   nonblocking: more than queue_max; nothing was taken
+//   NKT_ETIMEDOUT, NKT_EINTR, NKT_ECANCELED
+//                  blocking: nkt_conn_written says how many bytes went out;
+//                  call again with the rest
+//   NKT_ENOMEM     as above, nonblocking too: call again with the rest
+//   NKT_EPIPE      after nkt_conn_shutdown_write
+//   NKT_ERESET and others: the connection has failed
+// These hold for every function that writes.
+NKT_API int nkt_conn_write(nkt_conn *conn, const void *data, size_t len);
+// A NUL-terminated text, without the NUL. Waits on a blocking handle.
+NKT_API int nkt_conn_write_str(nkt_conn *conn, const char *text);
+// Several pieces in order, as one write. Waits on a blocking handle.
+NKT_API int nkt_conn_writev(nkt_conn *conn, const nkt_str *pieces, size_t count);
+// How many bytes of the last write call were taken. Never blocks.
+NKT_API size_t nkt_conn_written(const nkt_conn *conn);
+// Unsent bytes in the queue. Never blocks.
+NKT_API size_t nkt_conn_queued(const nkt_conn *conn);
+// Waits until the system has taken the queue. Waits on a blocking handle.
+// Returns NKT_OK, or as nkt_conn_write.
+NKT_API int nkt_conn_flush(nkt_conn *conn);
+// Tells the peer that nothing more will come, after the queue. Reading goes on.
+// Waits on a blocking handle; on a nonblocking one it happens behind later
+// calls. Returns NKT_OK, or as nkt_conn_write.
+NKT_API int nkt_conn_shutdown_write(nkt_conn *conn);
+
+// Ends every wait on the handle with NKT_ECANCELED, now and for good. Bytes that
+// are buffered stay readable. Any thread, until it is closed. Never blocks.
+NKT_API void nkt_conn_interrupt(nkt_conn *conn);
+
+// Closes and frees it; takes it out of its poller. Queued output is discarded:
+// to be sure of delivery flush, shutdown_write, read to the end, then close.
+// With unread input the system resets the peer. No other thread may be in a
+// call of the handle, or make one later: interrupt it and hear from it first.
+// NULL is allowed. Never blocks. Returns how many queued bytes were discarded.
+NKT_API size_t nkt_conn_close(nkt_conn *conn);
+// As nkt_conn_close, but the peer gets a reset. Never blocks.
+NKT_API size_t nkt_conn_abort(nkt_conn *conn);
+
+// The two ends. No address for a Unix-domain socket or in-memory pair. IPv4
+// peers of a dual-stack listener are given as IPv4. Never blocks.
+// Returns NKT_OK or NKT_ENOTCONN.
+NKT_API int nkt_conn_local(nkt_conn *conn, nkt_addr *addr);
+NKT_API int nkt_conn_peer(nkt_conn *conn, nkt_addr *addr);
+// The peer as text for people: "192.0.2.1:80", or what it is talked to through,
+// "unix" or "pair". Never blocks. Returns the length without NUL, NKT_ENOSPACE.
+NKT_API int nkt_conn_peer_name(nkt_conn *conn, char *buf, size_t cap);
+// The descriptor, still netkit's, or NKT_NO_FD. Never blocks.
+NKT_API nkt_fd nkt_conn_descriptor(nkt_conn *conn);
+// The system's code behind the last failed call, 0 if none. Never blocks.
+NKT_API int32_t nkt_conn_os_error(const nkt_conn *conn);
+// What must be waited for, outside a poller: descriptors, a deadline, or
+// nothing because it is ready. `want` is NKT_READ, NKT_WRITE or both.
+// Never blocks. Returns NKT_OK.
+NKT_API int nkt_conn_watch(nkt_conn *conn, uint32_t want, nkt_interest *interest);
+
+typedef struct nkt_conn_info {
+    uint64_t received;          // bytes from the transport
+    uint64_t sent;              // bytes taken by it
+    uint64_t buffered;          // received and not read
+    uint64_t queued;            // written and not sent
+    nkt_tcp_info tcp;           // -1 each where there is none
+} nkt_conn_info;
+
+// Never blocks. Returns NKT_OK.
+NKT_API int nkt_conn_get_info(nkt_conn *conn, nkt_conn_info *info);
+
+// Settings that can change during life.
+typedef enum nkt_conn_option {
+    NKT_OPT_READ_TIMEOUT_MS = 1,    // as in nkt_stream_opts, each
+    NKT_OPT_WRITE_TIMEOUT_MS,
+    NKT_OPT_LINE_MAX,
+    NKT_OPT_MESSAGE_MAX,
+    NKT_OPT_QUEUE_MAX,
+    NKT_OPT_KEEPALIVE_S,
+    NKT_OPT_SEND_BUFFER,
+    NKT_OPT_RECV_BUFFER,
+    NKT_OPT_CR_LINES,
+    NKT_OPT_DELAY_SMALL_WRITES,
+    NKT_OPT_NONBLOCKING             // get only
+} nkt_conn_option;
+
+// Never blocks. Returns NKT_OK, NKT_EINVAL for an option or value that is none,
+// NKT_EUNSUPPORTED where the transport has no such thing.
+NKT_API int nkt_conn_set_option(nkt_conn *conn, nkt_conn_option option, int64_t value);
+NKT_API int nkt_conn_get_option(nkt_conn *conn, nkt_conn_option option, int64_t *value);
+
+//==============================================================================
+// MARK: @connect - from "host:port" to a connection
+//
+// A connect is a race: the addresses of the target are tried one after another,
+// the next one 250 ms after the last or as soon as one failed, several under
+// way at once, and the first that answers wins (RFC 8305 section 5). One
+// deadline covers all of it. Whoever loses is closed; the report tells of each.
+//==============================================================================
+
+#define NKT_ATTEMPTS_MAX 16
+
+// One address that was tried.
+typedef struct nkt_attempt {
+    nkt_addr addr;
+    int32_t err;                // NKT_OK for the winner, NKT_EAGAIN while under way,
+                                // NKT_ECANCELED if another one won
+    int32_t os_error;
+    int32_t start_ms;           // since the call
+    int32_t end_ms;             // -1 while under way
+} nkt_attempt;
+
+typedef struct nkt_connect_report {
+    int32_t err;                // how the whole ended
+    int32_t os_error;
+    int32_t elapsed_ms;
+    int32_t attempt_count;      // how many addresses were tried
+    nkt_attempt attempts[NKT_ATTEMPTS_MAX];     // the first of them
+    nkt_problem problem;        // what was wrong with an argument, err 0 if nothing
+    char text[512];             // all of it in a sentence, NUL-terminated
+} nkt_connect_report;
+
+typedef struct nkt_connect_opts {
+    nkt_env *env;               // NULL = the default
+    bool nonblocking;           // connect behind later calls; see nkt_connect
+    int32_t timeout_ms;         // all of it; 0 = 30,000, negative = none
+    int32_t default_port;       // where the text has none; 0 = must be given
+    int32_t attempt_delay_ms;   // before the next address is tried too; 0 = 250
+    const char *interface_name; // only through this one; NULL = as routed
+    nkt_connect_report *report; // filled before nkt_connect returns; NULL = none
+    nkt_stream_opts stream;
+} nkt_connect_opts;
+
+// Connects to "host:port", "[v6]:port" or "unix:/path"; see @target. Addresses
+// and "localhost"; several addresses are tried in turn, each 250 ms after the
+// one before or as soon as that one failed, and the first that answers wins.
+//
+// A nonblocking handle is there at once and connects behind its next calls and
+// its poller; writes are queued meanwhile, reads say NKT_EAGAIN, and a failure
+// is the result of the next call. Bad arguments are refused at once in both.
+//
+// May block; twin: itself with opts.nonblocking.
+//
+// Returns NKT_OK, or
+//   NKT_EADDR, NKT_EPORT, NKT_ENAME, NKT_EAMBIGUOUS, NKT_EINVAL, NKT_ENODEV
+//                  bad text or option; report->problem says what and where
+//   NKT_EREFUSED, NKT_EHOSTUNREACH, NKT_ENETUNREACH, NKT_ENOTFOUND
+//                  what went wrong with the address that got furthest
+//   NKT_ETIMEDOUT  opts.timeout_ms passed
+//   NKT_EINTR      a signal came; the attempt is given up. To go on over
+//                  signals use nkt_connect_start and nkt_connect_finish
+NKT_API int nkt_connect(const char *target, const nkt_connect_opts *opts, nkt_conn **conn);
+// As nkt_connect, to one address. May block; twin: itself with opts.nonblocking.
+NKT_API int nkt_connect_addr(const nkt_addr *addr, const nkt_connect_opts *opts, nkt_conn **conn);
+// As nkt_connect, but returns at once on a blocking handle too: the first call
+// that needs the connection waits for it, within opts.timeout_ms from now. Until
+// then a blocking handle, too, may be used by one thread only. Never blocks. Returns as nkt_connect for bad arguments and lack of memory.
+NKT_API int nkt_connect_start(const char *target, const nkt_connect_opts *opts, nkt_conn **conn);
+// Whether it is connected. Waits on a blocking handle.
+// Returns NKT_OK, NKT_EAGAIN, NKT_EINTR (call again to go on), or why it failed.
+NKT_API int nkt_connect_finish(nkt_conn *conn);
+// What was tried, so far or in all. Never blocks. Returns NKT_OK, or
+// NKT_ENOTFOUND on a connection that nkt_connect did not make.
+NKT_API int nkt_conn_report(nkt_conn *conn, nkt_connect_report *report);
+
+#ifndef NETKIT_NO_MESSAGE
+//==============================================================================
+// MARK: @message - a length and that many bytes
+//
+//     0               4
+//     +---------------+----------------------+
+//     | length, u32   | that many bytes      |      big-endian
+//     +---------------+----------------------+
+//
+// Streams have no borders of their own; this puts them in. Both sides bound the
+// length by message_max, before any memory is taken for it, and memory grows
+// with what has arrived, not with what was announced.
+//==============================================================================
+
+// Reads one message; the view lives until the next read. May be empty.
+// Waits on a blocking handle.
+// Returns NKT_OK, NKT_EOF between messages, NKT_ETRUNCATED inside one,
+// NKT_ETOOLONG above message_max (nothing is consumed), or as nkt_conn_read.
+NKT_API int nkt_conn_read_message(nkt_conn *conn, nkt_str *message);
+// Writes one message. Waits on a blocking handle. Returns as nkt_conn_write;
+// NKT_ETOOLONG above message_max. After NKT_ETIMEDOUT or NKT_EINTR the rest,
+// by nkt_conn_written with 4 bytes of length first, is written by
+// nkt_conn_write.
+NKT_API int nkt_conn_write_message(nkt_conn *conn, const void *data, size_t len);
+#endif
+
+#ifndef NETKIT_NO_PAIR
+//==============================================================================
+// MARK: @pair - two ends of a connection in memory
+//
+// What is written to one end is read from the other, across threads if need be.
+// There is no socket; everything else, time-outs, pollers, half-close, limits,
+// is as on TCP. For tests, and for talking to one's own threads.
+//==============================================================================
+
+#define NKT_PAIR_CAPACITY 65536     // bytes under way in each direction
+
+// Each end has options of its own, so that one can block in a thread while the
+// other is in a poller; NULL is the default. Both are of one env.
+// Never blocks. Returns NKT_OK, NKT_ENOMEM, or NKT_EINVAL for bad options.
+NKT_API int nkt_conn_pair(const nkt_conn_opts *a_opts, const nkt_conn_opts *b_opts,
+                          nkt_conn **a, nkt_conn **b);
+#endif
+
+//==============================================================================
+// MARK: @listen - accepting connections
+//
+// One listener takes IPv6 and IPv4, through one dual-stack socket where the
+// system has that and through two where it has not, or through IPv4 alone where
+// IPv6 is switched off. Out of descriptors, accept says NKT_EMFILE once and
+// then rests for 100 ms: no spinning, and the waiting peers stay in the queue.
+//==============================================================================
+
+typedef struct nkt_listen_opts {
+    nkt_env *env;               // NULL = the default; connections inherit it
+    bool nonblocking;           // the listener and what it accepts
+    bool reuse_port;            // several processes on one port, where there is that
+    bool keep_path;             // do not remove a Unix-domain path on close
+    int32_t backlog;            // 0 = 511, or the system's limit
+    int32_t accept_timeout_ms;  // each accept; 0 and negative = none
+    const char *interface_name; // only through this one; NULL = all
+    nkt_problem *problem;       // filled when nkt_listen fails; NULL = none
+    nkt_stream_opts stream;     // of what it accepts
+} nkt_listen_opts;
+
+// Listens on ":port" (every address, both families), "address:port",
+// "localhost:port" (both loopback addresses, whichever there are) or
+// "unix:/path". Port 0 takes a free one; nkt_listener_local tells which. A
+// stale Unix-domain path nobody listens on is replaced.
+//
+// Never blocks.
+// Returns NKT_OK, or
+//   NKT_EADDR, NKT_EPORT, NKT_ENAME, NKT_EAMBIGUOUS, NKT_EINVAL   bad text
+//   NKT_EADDRINUSE, NKT_EADDRNOTAVAIL, NKT_EACCES, NKT_EMFILE
+//   NKT_EUNSUPPORTED  reuse_port or interface_name on a system without
+NKT_API int nkt_listen(const char *target, const nkt_listen_opts *opts, nkt_listener **listener);
+// Makes a listener of a listening socket (a service manager's). On success
+// netkit owns it. Never blocks. Returns NKT_OK, NKT_ENOTSOCK, NKT_ENOMEM.
+NKT_API int nkt_listener_adopt(nkt_fd fd, const nkt_listen_opts *opts, nkt_listener **listener);
+
+// Takes the next connection. Connections that died in the queue are passed
+// over. Waits on a blocking handle.
+// Returns NKT_OK, or
+//   NKT_EAGAIN     nobody there now
+//   NKT_EMFILE     no descriptors; see above, and call again
+//   NKT_ETIMEDOUT, NKT_EINTR, NKT_ECANCELED, NKT_ENOMEM
+NKT_API int nkt_accept(nkt_listener *listener, nkt_conn **conn);
+
+// Ends every accept with NKT_ECANCELED, for good. Any thread. Never blocks.
+NKT_API void nkt_listener_interrupt(nkt_listener *listener);
+// Stops listening and frees it; its connections live on. NULL is allowed.
+// Never blocks.
+NKT_API void nkt_listener_close(nkt_listener *listener);
+// Where it listens: with both families, [::] and the port. Never blocks.
+// Returns NKT_OK, or NKT_ENOTCONN for a Unix-domain one.
+NKT_API int nkt_listener_local(nkt_listener *listener, nkt_addr *addr);
+// The same as text for people: "[::]:7777", "unix:/run/x.sock". Never blocks.
+// Returns the length without NUL, or NKT_ENOSPACE.
+NKT_API int nkt_listener_name(nkt_listener *listener, char *buf, size_t cap);
+// The first descriptor, still netkit's. Never blocks.
+NKT_API nkt_fd nkt_listener_descriptor(nkt_listener *listener);
+// The system's code behind the last failed call. Never blocks.
+NKT_API int32_t nkt_listener_os_error(const nkt_listener *listener);
+// What must be waited for, outside a poller. Never blocks. Returns NKT_OK.
+NKT_API int nkt_listener_watch(nkt_listener *listener, nkt_interest *interest);
+
+#ifndef NETKIT_NO_LAYOUT
+//==============================================================================
+// MARK: @layout - sizes and offsets, for bindings
+//
+// A binding in another language writes down the structures once more. This
+// lists the compiled truth, so that it can compare before the first call.
+//==============================================================================
+
+typedef struct nkt_layout_entry {
+    const char *type;       // "nkt_addr"
+    const char *field;      // "port"; "" for the structure itself
+    uint32_t offset;
+    uint32_t size;
+} nkt_layout_entry;
+
+// Every field of every public structure. Static. Never blocks.
+NKT_API const nkt_layout_entry *nkt_layout(size_t *count);
+#endif
+
+#ifdef __cplusplus
+}
+#endif
+
+#endif // NETKIT_H
+
+//#### IMPLEMENTATION ####
+#if defined(NETKIT_IMPLEMENTATION) || defined(__INTELLISENSE__) || defined(__CLANGD__)
+#ifndef NETKIT_IMPLEMENTED
+#define NETKIT_IMPLEMENTED
+
+//==============================================================================
+// MARK: @sys.core - sockets, waiting, time and randomness of each system
+//
+// Everything that differs between systems stands in the @sys sections, behind
+// tables of functions; the rest of the file has no #ifdef of a system. A
+// function here does one system call or little more, and turns the system's
+// error into one of ours:
+//
+//     system call --> errno / WSAGetLastError --> nkti_os_result --> NKT_E...
+//
+// Waiting happens in nkti_os_wait, nkti_os_recv_wait and the wait functions of
+// @sys.poll, and nowhere else.
+//
+// Descriptors are nonblocking and close-on-exec. Sends never raise SIGPIPE:
+// MSG_NOSIGNAL where there is one, SO_NOSIGPIPE on macOS. On Linux recv and
+// send ask with MSG_DONTWAIT, so that they do not wait either on a descriptor
+// that NKT_SO_RECV_WAIT has made a blocking one.
+//==============================================================================
+
+#include <limits.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#ifndef NETKIT_ASSERT
+    #include <assert.h>
+    #define NETKIT_ASSERT(condition) assert(condition)
+#endif
+
+#if defined(_WIN32)
+    #ifndef WIN32_LEAN_AND_MEAN
+        #define WIN32_LEAN_AND_MEAN
+    #endif
+    #ifndef NOMINMAX
+        #define NOMINMAX
+    #endif
+    #include <winsock2.h>
+    #include <ws2tcpip.h>
+    #include <windows.h>
+    #include <iphlpapi.h>
+    #include <netioapi.h>
+    #include <process.h>
+    #ifdef _MSC_VER
+        #include <intrin.h>
+        #pragma comment(lib, "ws2_32.lib")
+        #pragma comment(lib, "iphlpapi.lib")
+    #endif
+    #define NKTI_WINDOWS 1
+    typedef WSAPOLLFD nkti_pollfd;
+#else
+    #include <errno.h>
+    #include <fcntl.h>
+    #include <net/if.h>
+    #include <netinet/in.h>
+    #include <netinet/tcp.h>
+    #include <poll.h>
+    #include <pthread.h>
+    #include <sys/ioctl.h>
+    #include <sys/socket.h>
+    #include <sys/stat.h>
+    #include <sys/time.h>
+    #include <sys/types.h>
+    #include <sys/uio.h>
+    #include <sys/un.h>
+    #include <time.h>
+    #include <unistd.h>
+    #define NKTI_WINDOWS 0
+    typedef struct pollfd nkti_pollfd;
+#endif
+
+#if defined(__linux__)
+    #include <sys/eventfd.h>
+    #include <sys/random.h>
+    #define NKTI_LINUX 1
+#else
+    #define NKTI_LINUX 0
+#endif
+
+#if !defined(NETKIT_USE_POLL) && NKTI_LINUX
+    #define NKTI_EPOLL 1
+    #include <sys/epoll.h>
+#else
+    #define NKTI_EPOLL 0
+#endif
+
+#if !defined(NETKIT_USE_POLL) && (defined(__APPLE__) || defined(__FreeBSD__) ||         \
+    defined(__NetBSD__) || defined(__OpenBSD__) || defined(__DragonFly__))
+    #define NKTI_KQUEUE 1
+    #include <sys/event.h>
+#else
+    #define NKTI_KQUEUE 0
+#endif
+
+#if !defined(NETKIT_NO_SIMD) && (defined(__SSE2__) || defined(_M_X64))
+    #define NKTI_SSE2 1
+    #include <emmintrin.h>
+#else
+    #define NKTI_SSE2 0
+#endif
+
+#if !defined(NETKIT_NO_SIMD) && defined(__aarch64__) && defined(__ARM_NEON)
+    #define NKTI_NEON 1
+    #include <arm_neon.h>
+#else
+    #define NKTI_NEON 0
+#endif
+
+// The OpenBSD kernel has no socket that takes both families.
+#if defined(__OpenBSD__)
+    #define NKTI_DUAL_STACK 0
+#else
+    #define NKTI_DUAL_STACK 1
+#endif
+
+// Whether accepted sockets have the options of the listening one.
+#if NKTI_WINDOWS
+    #define NKTI_ACCEPT_INHERITS 0
+#else
+    #define NKTI_ACCEPT_INHERITS 1
+#endif
+
+#define NKTI_PIECES_MAX 64          // pieces handed to the system in one send
+#define NKTI_SEND_MAX 0x40000000    // bytes in one send: below every system's limit
+#define NKTI_MS ((int64_t)1000000)
+
+// Whether a connect under way must be looked at now and then; see
+// nkti_os_connect_result.
+#define NKTI_CONNECT_RECHECK NKTI_WINDOWS
+
+// Rounded up, so that a wait never ends before its time.
+static int nkti_ns_to_ms(int64_t timeout_ns) {
+    if (timeout_ns < 0) return -1;
+    int64_t ms = timeout_ns / NKTI_MS + (timeout_ns % NKTI_MS != 0);
+    return ms > INT_MAX ? INT_MAX : (int)ms;
+}
+
+// --- Errors -------------------------------------------------------------------
+
+#if NKTI_WINDOWS
+
+typedef struct nkti_error_row {
+    int os;
+    int err;
+} nkti_error_row;
+
+static int nkti_os_error(void) {
+    return WSAGetLastError();
+}
+
+static const nkti_error_row nkti_error_rows[] = {
+    { WSAEWOULDBLOCK, NKT_EAGAIN },     { WSAEINPROGRESS, NKT_EAGAIN },
+    { WSAEINTR, NKT_EINTR },            { WSAEACCES, NKT_EACCES },
+    { WSAEINVAL, NKT_EINVAL },          { WSAEMFILE, NKT_EMFILE },
+    { WSAENOTSOCK, NKT_ENOTSOCK },      { WSAEMSGSIZE, NKT_EMSGSIZE },
+    { WSAEADDRINUSE, NKT_EADDRINUSE },  { WSAEADDRNOTAVAIL, NKT_EADDRNOTAVAIL },
+    { WSAENETDOWN, NKT_ENETDOWN },      { WSAENETUNREACH, NKT_ENETUNREACH },
+    { WSAENETRESET, NKT_ERESET },       { WSAECONNABORTED, NKT_EABORTED },
+    { WSAECONNRESET, NKT_ERESET },      { WSAENOBUFS, NKT_ENOMEM },
+    { WSA_NOT_ENOUGH_MEMORY, NKT_ENOMEM }, { WSAENOTCONN, NKT_ENOTCONN },
+    { WSAESHUTDOWN, NKT_EPIPE },        { WSAETIMEDOUT, NKT_ETIMEDOUT },
+    { WSAECONNREFUSED, NKT_EREFUSED },  { WSAEHOSTUNREACH, NKT_EHOSTUNREACH },
+    { WSAEAFNOSUPPORT, NKT_EUNSUPPORTED }, { WSAEPROTONOSUPPORT, NKT_EUNSUPPORTED },
+    { WSAENOPROTOOPT, NKT_EUNSUPPORTED },  { WSAEOPNOTSUPP, NKT_EUNSUPPORTED },
+    { WSAESOCKTNOSUPPORT, NKT_EUNSUPPORTED }, { WSAEBADF, NKT_ENOTSOCK },
+    { ERROR_FILE_NOT_FOUND, NKT_ENOTFOUND }, { ERROR_PATH_NOT_FOUND, NKT_ENOTFOUND },
+};
+
+static int nkti_error_from_os(int os_error) {
+    for (size_t i = 0; i < sizeof nkti_error_rows / sizeof nkti_error_rows[0]; i++) {
+        if (nkti_error_rows[i].os == os_error) return nkti_error_rows[i].err;
+    }
+    return NKT_EOS;
+}
+
+#else
+
+static int nkti_os_error(void) {
+    return errno;
+}
+
+static int nkti_error_from_os(int os_error) {
+    if (os_error == EAGAIN || os_error == EWOULDBLOCK) return NKT_EAGAIN;
+    switch (os_error) {
+    case EINPROGRESS: case EALREADY: return NKT_EAGAIN;
+    case EINTR: return NKT_EINTR;
+    case EINVAL: return NKT_EINVAL;
+    case EACCES: case EPERM: return NKT_EACCES;
+    case EMFILE: case ENFILE: return NKT_EMFILE;
+    case ENOMEM: case ENOBUFS: return NKT_ENOMEM;
+    case EBADF: case ENOTSOCK: return NKT_ENOTSOCK;
+    case EMSGSIZE: return NKT_EMSGSIZE;
+    case EADDRINUSE: return NKT_EADDRINUSE;
+    case EADDRNOTAVAIL: return NKT_EADDRNOTAVAIL;
+    case ENETDOWN: return NKT_ENETDOWN;
+    case ENETUNREACH: return NKT_ENETUNREACH;
+    case EHOSTUNREACH: case EHOSTDOWN: return NKT_EHOSTUNREACH;
+    case ECONNABORTED: return NKT_EABORTED;
+    case ECONNRESET: case ENETRESET: return NKT_ERESET;
+    case ECONNREFUSED: return NKT_EREFUSED;
+    case ETIMEDOUT: return NKT_ETIMEDOUT;
+    case ENOTCONN: return NKT_ENOTCONN;
+    case EPIPE: case ESHUTDOWN: return NKT_EPIPE;
+    case EPROTO: return NKT_EPROTO;
+    case ENOENT: case ENOTDIR: return NKT_ENOTFOUND;
+    case ENODEV: case ENXIO: return NKT_ENODEV;
+    case EAFNOSUPPORT: case EPROTONOSUPPORT: case ENOPROTOOPT: case EOPNOTSUPP:
+    case EPFNOSUPPORT: return NKT_EUNSUPPORTED;
+    default: return NKT_EOS;
+    }
+}
+
+#endif
+
+// What a system call's result means: below zero, its error.
+static int nkti_os_result(int result) {
+    return result >= 0 ? NKT_OK : nkti_error_from_os(nkti_os_error());
+}
+
+static int32_t nkti_os_last_error(nkt_env *env) {
+    (void)env;
+    return (int32_t)nkti_os_error();
+}
+
+// --- Opening and closing --------------------------------------------------------
+
+#if NKTI_WINDOWS
+    typedef SOCKET nkti_socket;
+    typedef int nkti_socklen;
+    #define NKTI_AF_UNIX 1
+#else
+    typedef int nkti_socket;
+    typedef socklen_t nkti_socklen;
+    #define NKTI_AF_UNIX AF_UNIX
+#endif
+
+static int nkti_family_to_os(int family) {
+    return family == NKT_IPV4 ? AF_INET : family == NKT_IPV6 ? AF_INET6 : NKTI_AF_UNIX;
+}
+
+static int nkti_os_set_blocking(nkt_env *env, nkt_fd fd, bool blocking) {
+    (void)env;
+#if NKTI_WINDOWS
+    u_long nonblocking = blocking ? 0 : 1;
+    return nkti_os_result(ioctlsocket((SOCKET)fd, (long)FIONBIO, &nonblocking));
+#else
+    int flags = fcntl((int)fd, F_GETFL, 0);
+    if (flags < 0) return nkti_os_result(flags);
+    int wanted = blocking ? flags & ~O_NONBLOCK : flags | O_NONBLOCK;
+    return flags == wanted ? NKT_OK : nkti_os_result(fcntl((int)fd, F_SETFL, wanted));
+#endif
+}
+
+// What a new descriptor needs where the system cannot say it while opening.
+static int nkti_os_prepare(nkt_fd fd) {
+    int err = NKT_OK;
+#if NKTI_WINDOWS
+    SetHandleInformation((HANDLE)fd, HANDLE_FLAG_INHERIT, 0);
+    err = nkti_os_set_blocking(NULL, fd, false);
+#elif !NKTI_LINUX
+    err = nkti_os_result(fcntl((int)fd, F_SETFD, FD_CLOEXEC));
+    if (err >= 0) err = nkti_os_set_blocking(NULL, fd, false);
+    #ifdef SO_NOSIGPIPE
+    int on = 1;
+    if (err >= 0) setsockopt((int)fd, SOL_SOCKET, SO_NOSIGPIPE, &on, sizeof on);
+    #endif
+#else
+    (void)fd;
+#endif
+    return err;
+}
+
+static int nkti_os_close(nkt_env *env, nkt_fd fd) {
+    (void)env;
+#if NKTI_WINDOWS
+    return nkti_os_result(closesocket((SOCKET)fd));
+#else
+    // Never retried: after EINTR the descriptor is gone, and its number may be
+    // another thread's by now.
+    return nkti_os_result(close((int)fd));
+#endif
+}
+
+static int nkti_os_open(nkt_env *env, int family, int type, nkt_fd *fd) {
+    int os_type = type == 2 ? SOCK_DGRAM : SOCK_STREAM;
+#if NKTI_LINUX
+    os_type |= SOCK_NONBLOCK | SOCK_CLOEXEC;
+#endif
+    nkti_socket opened = socket(nkti_family_to_os(family), os_type, 0);
+    if ((intptr_t)opened == -1) return nkti_error_from_os(nkti_os_error());
+    int err = nkti_os_prepare((nkt_fd)opened);
+    if (err < 0) {
+        nkti_os_close(env, (nkt_fd)opened);
+        return err;
+    }
+    *fd = (nkt_fd)opened;
+    return NKT_OK;
+}
+
+static int nkti_os_bind(nkt_env *env, nkt_fd fd, const void *addr, size_t len) {
+    (void)env;
+    return nkti_os_result(bind((nkti_socket)fd, (const struct sockaddr *)addr,
+                               (nkti_socklen)len));
+}
+
+static int nkti_os_listen(nkt_env *env, nkt_fd fd, int backlog) {
+    (void)env;
+    return nkti_os_result(listen((nkti_socket)fd, backlog));
+}
+
+// Linux hands errors that were pending on the new connection to accept; like
+// an aborted one they concern that connection alone (accept(2)).
+static int nkti_accept_error(int os_error) {
+    int err = nkti_error_from_os(os_error);
+    if (err == NKT_ENETDOWN || err == NKT_EPROTO || err == NKT_EHOSTUNREACH ||
+        err == NKT_ENETUNREACH || err == NKT_EUNSUPPORTED || err == NKT_ERESET ||
+        err == NKT_ETIMEDOUT || err == NKT_EACCES) return NKT_EABORTED;
+    return err;
+}
+
+static int nkti_os_accept(nkt_env *env, nkt_fd fd, nkt_fd *out, void *addr, size_t *len) {
+    nkti_socklen size = len != NULL ? (nkti_socklen)*len : 0;
+    nkti_socklen *size_ptr = len != NULL ? &size : NULL;
+#if NKTI_LINUX
+    nkti_socket opened = accept4((int)fd, (struct sockaddr *)addr, size_ptr,
+                                 SOCK_NONBLOCK | SOCK_CLOEXEC);
+#else
+    nkti_socket opened = accept((nkti_socket)fd, (struct sockaddr *)addr, size_ptr);
+#endif
+    if ((intptr_t)opened == -1) return nkti_accept_error(nkti_os_error());
+    int err = nkti_os_prepare((nkt_fd)opened);
+    if (err < 0) {
+        nkti_os_close(env, (nkt_fd)opened);
+        return NKT_EABORTED;
+    }
+    if (len != NULL) *len = (size_t)size;
+    *out = (nkt_fd)opened;
+    return NKT_OK;
+}
+
+static int nkti_os_connect(nkt_env *env, nkt_fd fd, const void *addr, size_t len) {
+    (void)env;
+    if (connect((nkti_socket)fd, (const struct sockaddr *)addr, (nkti_socklen)len) == 0) {
+        return NKT_OK;
+    }
+    int os_error = nkti_os_error();
+#if !NKTI_WINDOWS
+    // A Unix-domain connect has no "under way": EAGAIN says the backlog is full.
+    if (os_error == EAGAIN) return NKT_EBUSY;
+#endif
+    int err = nkti_error_from_os(os_error);
+    // A signal does not stop what has begun.
+    return err == NKT_EINTR ? NKT_EAGAIN : err;
+}
+
+// --- Options --------------------------------------------------------------------
+
+static int nkti_os_setsockopt(nkt_fd fd, int level, int name, int value) {
+    return nkti_os_result(setsockopt((nkti_socket)fd, level, name, (const char *)&value,
+                                     (nkti_socklen)sizeof value));
+}
+
+static int nkti_os_getsockopt(nkt_fd fd, int level, int name, int *value) {
+    nkti_socklen len = (nkti_socklen)sizeof *value;
+    *value = 0;
+    return nkti_os_result(getsockopt((nkti_socket)fd, level, name, (char *)value, &len));
+}
+
+static int nkti_os_set_keepalive(nkt_fd fd, int seconds) {
+    int err = nkti_os_setsockopt(fd, SOL_SOCKET, SO_KEEPALIVE, seconds > 0);
+    if (err < 0 || seconds <= 0) return err;
+#if defined(TCP_KEEPIDLE)
+    err = nkti_os_setsockopt(fd, IPPROTO_TCP, TCP_KEEPIDLE, seconds);
+#elif defined(TCP_KEEPALIVE)
+    err = nkti_os_setsockopt(fd, IPPROTO_TCP, TCP_KEEPALIVE, seconds);
+#endif
+    return err;
+}
+
+// Rebinding a port whose old connections linger is wanted; taking a port from a
+// living program is not. SO_REUSEADDR means the first on POSIX and the second
+// on Windows, where SO_EXCLUSIVEADDRUSE says what is meant.
+static int nkti_os_reuse_address(nkt_fd fd) {
+#if NKTI_WINDOWS
+    return nkti_os_setsockopt(fd, SOL_SOCKET, SO_EXCLUSIVEADDRUSE, 1);
+#else
+    return nkti_os_setsockopt(fd, SOL_SOCKET, SO_REUSEADDR, 1);
+#endif
+}
+
+static int nkti_os_reuse_port(nkt_fd fd) {
+#if defined(SO_REUSEPORT_LB)
+    return nkti_os_setsockopt(fd, SOL_SOCKET, SO_REUSEPORT_LB, 1);
+#elif defined(SO_REUSEPORT)
+    return nkti_os_setsockopt(fd, SOL_SOCKET, SO_REUSEPORT, 1);
+#else
+    (void)fd;
+    return NKT_EUNSUPPORTED;
+#endif
+}
+
+// Makes recv really wait. With a receive time-out of its own, however long, the
+// system call ends with EINTR at a signal even where the handler asked for
+// restarting; without one it would be deaf to Ctrl-C.
+static int nkti_os_set_recv_wait(nkt_fd fd, bool on) {
+#if NKTI_LINUX
+    struct timeval hour;
+    hour.tv_sec = on ? 3600 : 0;
+    hour.tv_usec = 0;
+    int err = nkti_os_result(setsockopt((int)fd, SOL_SOCKET, SO_RCVTIMEO, &hour, sizeof hour));
+    return err < 0 || !on ? err : nkti_os_set_blocking(NULL, fd, true);
+#else
+    (void)fd;
+    (void)on;
+    return NKT_EUNSUPPORTED;
+#endif
+}
+
+static int nkti_os_set_option(nkt_env *env, nkt_fd fd, int option, int64_t value) {
+    (void)env;
+    int number = value > INT_MAX ? INT_MAX : (int)value;
+    struct linger reset;
+    switch (option) {
+    case NKT_SO_REUSE_ADDRESS: return nkti_os_reuse_address(fd);
+    case NKT_SO_REUSE_PORT: return nkti_os_reuse_port(fd);
+    case NKT_SO_V6ONLY:
+        if (!NKTI_DUAL_STACK && number == 0) return NKT_EUNSUPPORTED;
+        return nkti_os_setsockopt(fd, IPPROTO_IPV6, IPV6_V6ONLY, number);
+    case NKT_SO_NODELAY: return nkti_os_setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, number);
+    case NKT_SO_KEEPALIVE_S: return nkti_os_set_keepalive(fd, number);
+    case NKT_SO_SEND_BUFFER: return nkti_os_setsockopt(fd, SOL_SOCKET, SO_SNDBUF, number);
+    case NKT_SO_RECV_BUFFER: return nkti_os_setsockopt(fd, SOL_SOCKET, SO_RCVBUF, number);
+    case NKT_SO_RECV_WAIT: return nkti_os_set_recv_wait(fd, number != 0);
+    case NKT_SO_ABORT_ON_CLOSE:
+        reset.l_onoff = 1;
+        reset.l_linger = 0;
+        return nkti_os_result(setsockopt((nkti_socket)fd, SOL_SOCKET, SO_LINGER,
+                                         (const char *)&reset, (nkti_socklen)sizeof reset));
+    default: return NKT_EINVAL;
+    }
+}
+
+static int nkti_os_family(nkt_fd fd) {
+    union { struct sockaddr any; char room[NKT_SOCKADDR_MAX]; } name;
+    nkti_socklen len = (nkti_socklen)sizeof name;
+    memset(&name, 0, sizeof name);
+    if (getsockname((nkti_socket)fd, &name.any, &len) != 0) return 0;
+    int family = name.any.sa_family;
+    if (family == AF_INET) return NKT_IPV4;
+    return family == AF_INET6 ? NKT_IPV6 : family == NKTI_AF_UNIX ? NKT_UNIX : 0;
+}
+
+static int nkti_os_get_option(nkt_env *env, nkt_fd fd, int option, int64_t *value) {
+    (void)env;
+    int number = 0;
+    int err = NKT_OK;
+    switch (option) {
+    case NKT_SO_V6ONLY: err = nkti_os_getsockopt(fd, IPPROTO_IPV6, IPV6_V6ONLY, &number); break;
+    case NKT_SO_NODELAY: err = nkti_os_getsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &number); break;
+    case NKT_SO_SEND_BUFFER: err = nkti_os_getsockopt(fd, SOL_SOCKET, SO_SNDBUF, &number); break;
+    case NKT_SO_RECV_BUFFER: err = nkti_os_getsockopt(fd, SOL_SOCKET, SO_RCVBUF, &number); break;
+    case NKT_SO_LISTENING: err = nkti_os_getsockopt(fd, SOL_SOCKET, SO_ACCEPTCONN, &number); break;
+    case NKT_SO_FAMILY: number = nkti_os_family(fd); break;
+    case NKT_SO_TYPE:
+        err = nkti_os_getsockopt(fd, SOL_SOCKET, SO_TYPE, &number);
+        number = number == SOCK_STREAM ? 1 : number == SOCK_DGRAM ? 2 : 0;
+        break;
+    case NKT_SO_ERROR:
+        err = nkti_os_getsockopt(fd, SOL_SOCKET, SO_ERROR, &number);
+        number = number == 0 ? NKT_OK : nkti_error_from_os(number);
+        break;
+    case NKT_SO_KEEPALIVE_S:
+        err = nkti_os_getsockopt(fd, SOL_SOCKET, SO_KEEPALIVE, &number);
+#if defined(TCP_KEEPIDLE)
+        if (err >= 0 && number != 0) {
+            err = nkti_os_getsockopt(fd, IPPROTO_TCP, TCP_KEEPIDLE, &number);
+        }
+#elif defined(TCP_KEEPALIVE)
+        if (err >= 0 && number != 0) {
+            err = nkti_os_getsockopt(fd, IPPROTO_TCP, TCP_KEEPALIVE, &number);
+        }
+#endif
+        break;
+    default: return NKT_EINVAL;
+    }
+    if (err >= 0) *value = number;
+    return err;
+}
+
+static int nkti_os_interface_index(nkt_env *env, const char *name, uint32_t *index) {
+    (void)env;
+    unsigned found = if_nametoindex(name);
+    if (found == 0) return NKT_ENODEV;
+    *index = found;
+    return NKT_OK;
+}
+
+static int nkti_os_interface_name(nkt_env *env, uint32_t index, char *buf, size_t cap) {
+    (void)env;
+    char name[256];             // IF_NAMESIZE is 16 on POSIX, 256 on Windows
+    if (if_indextoname(index, name) == NULL) return NKT_ENODEV;
+    size_t len = strlen(name);
+    if (len >= cap) return NKT_ENOSPACE;
+    memcpy(buf, name, len + 1);
+    return (int)len;
+}
+
+static int nkti_os_bind_interface(nkt_env *env, nkt_fd fd, const char *name, int family) {
+    uint32_t index = 0;
+    int err = nkti_os_interface_index(env, name, &index);
+    if (err < 0) return err;
+#if defined(SO_BINDTODEVICE)
+    (void)family;
+    return nkti_os_result(setsockopt((int)fd, SOL_SOCKET, SO_BINDTODEVICE, name,
+                                     (socklen_t)strlen(name)));
+#elif defined(IP_BOUND_IF)
+    if (family == NKT_IPV4) return nkti_os_setsockopt(fd, IPPROTO_IP, IP_BOUND_IF, (int)index);
+    return nkti_os_setsockopt(fd, IPPROTO_IPV6, IPV6_BOUND_IF, (int)index);
+#elif NKTI_WINDOWS
+    const int unicast_if = 31;  // IP_UNICAST_IF; IPv4 wants network order
+    if (family == NKT_IPV4) {
+        return nkti_os_setsockopt(fd, IPPROTO_IP, unicast_if, (int)htonl(index));
+    }
+    return nkti_os_setsockopt(fd, IPPROTO_IPV6, unicast_if, (int)index);
+#else
+    // FreeBSD, NetBSD and OpenBSD route by address alone.
+    (void)fd;
+    (void)family;
+    return NKT_EUNSUPPORTED;
+#endif
+}
+
+// --- Moving bytes ---------------------------------------------------------------
+
+#ifdef MSG_NOSIGNAL
+    #define NKTI_NOSIGNAL MSG_NOSIGNAL
+#else
+    #define NKTI_NOSIGNAL 0
+#endif
+#if NKTI_LINUX
+    #define NKTI_DONTWAIT MSG_DONTWAIT
+#else
+    #define NKTI_DONTWAIT 0
+#endif
+
+static ptrdiff_t nkti_os_recv_flags(nkt_fd fd, void *buf, size_t cap, int flags) {
+    if (cap > NKTI_SEND_MAX) cap = NKTI_SEND_MAX;
+#if NKTI_WINDOWS
+    ptrdiff_t count = recv((SOCKET)fd, (char *)buf, (int)cap, flags);
+#else
+    ptrdiff_t count = recv((int)fd, buf, cap, flags);
+#endif
+    if (count > 0) return count;
+    return count == 0 ? NKT_EOF : nkti_error_from_os(nkti_os_error());
+}
+
+static ptrdiff_t nkti_os_recv(nkt_env *env, nkt_fd fd, void *buf, size_t cap) {
+    (void)env;
+    return nkti_os_recv_flags(fd, buf, cap, NKTI_DONTWAIT);
+}
+
+#if NKTI_LINUX
+static ptrdiff_t nkti_os_recv_wait(nkt_env *env, nkt_fd fd, void *buf, size_t cap) {
+    (void)env;
+    return nkti_os_recv_flags(fd, buf, cap, 0);
+}
+#endif
+
+static ptrdiff_t nkti_os_send(nkt_env *env, nkt_fd fd, const nkt_str *pieces, size_t count) {
+    (void)env;
+    if (count > NKTI_PIECES_MAX) count = NKTI_PIECES_MAX;
+    size_t room = NKTI_SEND_MAX;
+#if NKTI_WINDOWS
+    WSABUF buffers[NKTI_PIECES_MAX];
+    DWORD sent = 0;
+    for (size_t i = 0; i < count; i++) {
+        size_t len = pieces[i].len < room ? pieces[i].len : room;
+        buffers[i].buf = (char *)(uintptr_t)pieces[i].ptr;
+        buffers[i].len = (ULONG)len;
+        room -= len;
+    }
+    int result = WSASend((SOCKET)fd, buffers, (DWORD)count, &sent, 0, NULL, NULL);
+    return result == 0 ? (ptrdiff_t)sent : nkti_error_from_os(nkti_os_error());
+#else
+    ssize_t sent;
+    if (count == 1) {
+        size_t len = pieces[0].len < room ? pieces[0].len : room;
+        sent = send((int)fd, pieces[0].ptr, len, NKTI_NOSIGNAL | NKTI_DONTWAIT);
+    } else {
+        struct iovec parts[NKTI_PIECES_MAX];
+        struct msghdr message;
+        for (size_t i = 0; i < count; i++) {
+            size_t len = pieces[i].len < room ? pieces[i].len : room;
+            parts[i].iov_base = (void *)(uintptr_t)pieces[i].ptr;
+            parts[i].iov_len = len;
+            room -= len;
+        }
+        memset(&message, 0, sizeof message);
+        message.msg_iov = parts;
+        message.msg_iovlen = count;
+        sent = sendmsg((int)fd, &message, NKTI_NOSIGNAL | NKTI_DONTWAIT);
+    }
+    return sent >= 0 ? sent : nkti_error_from_os(nkti_os_error());
+#endif
+}
+
+static int nkti_os_shutdown(nkt_env *env, nkt_fd fd, uint32_t directions) {
+    (void)env;
+    // SHUT_RD, SHUT_WR, SHUT_RDWR and SD_... are 0, 1 and 2 everywhere.
+    int how = directions == NKT_READ ? 0 : directions == NKT_WRITE ? 1 : 2;
+    return nkti_os_result(shutdown((nkti_socket)fd, how));
+}
+
+static int nkti_os_local_name(nkt_env *env, nkt_fd fd, void *addr, size_t *len) {
+    (void)env;
+    nkti_socklen size = (nkti_socklen)*len;
+    int err = nkti_os_result(getsockname((nkti_socket)fd, (struct sockaddr *)addr, &size));
+    if (err >= 0) *len = (size_t)size;
+    return err;
+}
+
+static int nkti_os_peer_name(nkt_env *env, nkt_fd fd, void *addr, size_t *len) {
+    (void)env;
+    nkti_socklen size = (nkti_socklen)*len;
+    int err = nkti_os_result(getpeername((nkti_socket)fd, (struct sockaddr *)addr, &size));
+    if (err >= 0) *len = (size_t)size;
+    return err;
+}
+
+#if NKTI_WINDOWS
+// TCP_INFO_v0 of mstcpip.h (Windows 10 1703), which not every SDK has.
+typedef struct nkti_win_tcp_info {
+    int32_t state;
+    uint32_t mss;
+    uint64_t connection_ms;
+    uint8_t timestamps;
+    uint32_t rtt_us, min_rtt_us, bytes_in_flight, cwnd, send_window, recv_window, recv_buffer;
+    uint64_t bytes_out, bytes_in;
+    uint32_t bytes_reordered, bytes_retransmitted, fast_retransmits, dup_acks, time_outs;
+    uint8_t syn_retransmits;
+} nkti_win_tcp_info;
+#endif
+
+static int nkti_os_tcp_info(nkt_env *env, nkt_fd fd, nkt_tcp_info *info) {
+    (void)env;
+    info->rtt_us = info->rtt_var_us = info->retransmits = -1;
+    info->unacked_bytes = info->path_mtu = -1;
+#if NKTI_WINDOWS
+    nkti_win_tcp_info raw;
+    DWORD version = 0, got = 0;
+    const DWORD sio_tcp_info = (DWORD)(IOC_INOUT | IOC_VENDOR | 39);
+    memset(&raw, 0, sizeof raw);
+    if (WSAIoctl((SOCKET)fd, sio_tcp_info, &version, sizeof version, &raw, sizeof raw, &got,
+                 NULL, NULL) != 0) return NKT_EUNSUPPORTED;
+    info->rtt_us = raw.rtt_us;
+    info->retransmits = (int64_t)raw.fast_retransmits + raw.time_outs;
+    info->unacked_bytes = raw.bytes_in_flight;
+#elif defined(TCP_CONNECTION_INFO)
+    struct tcp_connection_info raw;
+    socklen_t len = sizeof raw;
+    memset(&raw, 0, sizeof raw);
+    if (getsockopt((int)fd, IPPROTO_TCP, TCP_CONNECTION_INFO, &raw, &len) != 0) {
+        return NKT_EUNSUPPORTED;
+    }
+    info->rtt_us = (int64_t)raw.tcpi_srtt * 1000;
+    info->rtt_var_us = (int64_t)raw.tcpi_rttvar * 1000;
+    info->retransmits = (int64_t)raw.tcpi_txretransmitpackets;
+#elif defined(TCP_INFO)
+    struct tcp_info raw;
+    socklen_t len = sizeof raw;
+    memset(&raw, 0, sizeof raw);
+    if (getsockopt((int)fd, IPPROTO_TCP, TCP_INFO, &raw, &len) != 0) return NKT_EUNSUPPORTED;
+    info->rtt_us = raw.tcpi_rtt;
+    info->rtt_var_us = raw.tcpi_rttvar;
+    #if NKTI_LINUX
+    int unacked = 0;
+    info->retransmits = raw.tcpi_total_retrans;
+    info->path_mtu = raw.tcpi_pmtu;
+    if (ioctl((int)fd, TIOCOUTQ, &unacked) == 0) info->unacked_bytes = unacked;
+    #endif
+#else
+    (void)fd;
+    return NKT_EUNSUPPORTED;
+#endif
+    return NKT_OK;
+}
+
+// --- Unix-domain paths ------------------------------------------------------------
+
+typedef struct nkti_unix_addr {
+#if NKTI_WINDOWS
+    struct { unsigned short sun_family; char sun_path[108]; } un;
+#else
+    struct sockaddr_un un;
+#endif
+} nkti_unix_addr;
+
+// Returns the length to hand to bind or connect. "@name" is Linux's abstract
+// space: a zero byte in front, and the length is what ends the name.
+static int nkti_unix_to_sockaddr(const char *path, nkti_unix_addr *addr) {
+    size_t len = strlen(path);
+    memset(addr, 0, sizeof *addr);
+    addr->un.sun_family = NKTI_AF_UNIX;
+    if (len == 0 || len >= sizeof addr->un.sun_path) return NKT_ETOOLONG;
+    memcpy(addr->un.sun_path, path, len);
+    size_t base = (size_t)((char *)addr->un.sun_path - (char *)addr);
+#if NKTI_LINUX
+    if (path[0] == '@') {
+        addr->un.sun_path[0] = '\0';
+        return (int)(base + len);
+    }
+#else
+    if (path[0] == '@') return NKT_EUNSUPPORTED;
+#endif
+    return (int)(base + len + 1);
+}
+
+static int nkti_os_unlink(nkt_env *env, const char *path) {
+    (void)env;
+#if NKTI_WINDOWS
+    return DeleteFileA(path) ? NKT_OK : NKT_ENOTFOUND;
+#else
+    // Only a socket is ever removed: a mistyped path must not cost a file.
+    struct stat status;
+    if (lstat(path, &status) != 0) return nkti_os_result(-1);
+    if (!S_ISSOCK(status.st_mode)) return NKT_EADDRINUSE;
+    return nkti_os_result(unlink(path));
+#endif
+}
+
+// The BSDs keep a structure's length in front of its family.
+static void nkti_sockaddr_set_len(void *sockaddr, size_t len) {
+#if NKTI_KQUEUE || defined(__APPLE__) || defined(__FreeBSD__) || defined(__NetBSD__) || \
+    defined(__OpenBSD__) || defined(__DragonFly__)
+    ((struct sockaddr *)sockaddr)->sa_len = (uint8_t)len;
+#else
+    (void)sockaddr;
+    (void)len;
+#endif
+}
+
+// --- Waiting --------------------------------------------------------------------
+
+#if NKTI_WINDOWS
+    #define NKTI_POLLIN POLLRDNORM
+    #define NKTI_POLLOUT POLLWRNORM
+#else
+    #define NKTI_POLLIN POLLIN
+    #define NKTI_POLLOUT POLLOUT
+#endif
+
+static short nkti_to_poll_events(uint32_t events) {
+    int bits = 0;
+    if (events & NKT_READ) bits |= NKTI_POLLIN;
+    if (events & NKT_WRITE) bits |= NKTI_POLLOUT;
+    return (short)bits;
+}
+
+// Errors and hang-ups make both directions ready: the call will tell.
+static uint32_t nkti_from_poll_events(short bits, uint32_t wanted) {
+    uint32_t events = 0;
+    if (bits & (NKTI_POLLIN | POLLHUP | POLLERR | POLLNVAL)) events |= NKT_READ;
+    if (bits & (NKTI_POLLOUT | POLLHUP | POLLERR | POLLNVAL)) events |= NKT_WRITE;
+    return (events & wanted) != 0 || events == 0 ? events & wanted : wanted;
+}
+
+static int nkti_os_poll(nkti_pollfd *fds, size_t count, int64_t timeout_ns) {
+#if NKTI_WINDOWS
+    if (count == 0) {
+        Sleep(timeout_ns < 0 ? INFINITE : (DWORD)nkti_ns_to_ms(timeout_ns));
+        return 0;
+    }
+    int ready = WSAPoll(fds, (ULONG)count, nkti_ns_to_ms(timeout_ns));
+#else
+    int ready = poll(fds, (nfds_t)count, nkti_ns_to_ms(timeout_ns));
+#endif
+    return ready >= 0 ? ready : nkti_error_from_os(nkti_os_error());
+}
+
+static int nkti_os_wait(nkt_env *env, nkt_watch *watches, size_t count, int64_t timeout_ns) {
+    (void)env;
+    nkti_pollfd fds[NKT_WATCH_MAX + 1];
+    if (count > NKT_WATCH_MAX + 1) return NKT_EINVAL;
+    for (size_t i = 0; i < count; i++) {
+        fds[i].fd = (nkti_socket)watches[i].fd;
+        fds[i].events = nkti_to_poll_events(watches[i].events);
+        fds[i].revents = 0;
+    }
+    int ready = nkti_os_poll(fds, count, timeout_ns);
+    for (size_t i = 0; i < count; i++) {
+        watches[i].ready = ready > 0 ? nkti_from_poll_events(fds[i].revents, watches[i].events)
+                                     : 0;
+    }
+    return ready;
+}
+
+// WSAPoll before Windows 10 2004 never reports a connect that failed; select
+// tells it as an exception. Here neither waits.
+static int nkti_os_connect_result(nkt_env *env, nkt_fd fd) {
+    int64_t pending = 0;
+#if NKTI_WINDOWS
+    fd_set writable, failed;
+    struct timeval now = { 0, 0 };
+    FD_ZERO(&writable);
+    FD_ZERO(&failed);
+    FD_SET((SOCKET)fd, &writable);
+    FD_SET((SOCKET)fd, &failed);
+    int ready = select(0, NULL, &writable, &failed, &now);
+#else
+    nkti_pollfd one;
+    one.fd = (int)fd;
+    one.events = POLLOUT;
+    one.revents = 0;
+    int ready = poll(&one, 1, 0);
+    if (ready < 0 && errno == EINTR) return NKT_EAGAIN;
+#endif
+    if (ready < 0) return nkti_os_result(-1);
+    if (ready == 0) return NKT_EAGAIN;
+    int err = nkti_os_get_option(env, fd, NKT_SO_ERROR, &pending);
+    return err < 0 ? err : (int)pending;
+}
+
+// --- Waking a wait, time, randomness ----------------------------------------------
+
+#if NKTI_WINDOWS
+// A datagram socket connected to itself: WSAPoll takes nothing but sockets.
+static int nkti_os_wake_open(nkt_env *env, nkt_wake *wake) {
+    struct sockaddr_in self;
+    size_t len = sizeof self;
+    nkt_fd fd = NKT_NO_FD;
+    int err = nkti_os_open(env, NKT_IPV4, 2, &fd);
+    if (err < 0) return err;
+    memset(&self, 0, sizeof self);
+    self.sin_family = AF_INET;
+    self.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
+    err = nkti_os_bind(env, fd, &self, sizeof self);
+    if (err >= 0) err = nkti_os_local_name(env, fd, &self, &len);
+    if (err >= 0) err = nkti_os_connect(env, fd, &self, sizeof self);
+    if (err < 0) {
+        nkti_os_close(env, fd);
+        return err;
+    }
+    wake->wait_fd = wake->post_fd = fd;
+    return NKT_OK;
+}
+
+static void nkti_os_wake_post(nkt_env *env, const nkt_wake *wake) {
+    (void)env;
+    send((SOCKET)wake->post_fd, "", 1, 0);
+}
+
+static void nkti_os_wake_drain(nkt_env *env, const nkt_wake *wake) {
+    char room[16];
+    while (nkti_os_recv(env, wake->wait_fd, room, sizeof room) > 0) continue;
+}
+#else
+static int nkti_os_wake_open(nkt_env *env, nkt_wake *wake) {
+    (void)env;
+#if NKTI_LINUX
+    int fd = eventfd(0, EFD_NONBLOCK | EFD_CLOEXEC);
+    if (fd < 0) return nkti_os_result(fd);
+    wake->wait_fd = wake->post_fd = fd;
+#else
+    int ends[2];
+    if (pipe(ends) != 0) return nkti_os_result(-1);
+    for (int i = 0; i < 2; i++) {
+        fcntl(ends[i], F_SETFD, FD_CLOEXEC);
+        nkti_os_set_blocking(env, ends[i], false);
+    }
+    wake->wait_fd = ends[0];
+    wake->post_fd = ends[1];
+#endif
+    return NKT_OK;
+}
+
+static void nkti_os_wake_post(nkt_env *env, const nkt_wake *wake) {
+    (void)env;
+    // Eight bytes because an eventfd takes no fewer. A full pipe is awake already.
+    uint64_t one = 1;
+    ssize_t written = write((int)wake->post_fd, &one, sizeof one);
+    (void)written;
+}
+
+static void nkti_os_wake_drain(nkt_env *env, const nkt_wake *wake) {
+    (void)env;
+    uint64_t room[8];
+    while (read((int)wake->wait_fd, room, sizeof room) == (ssize_t)sizeof room) continue;
+}
+#endif
+
+static void nkti_os_wake_close(nkt_env *env, nkt_wake *wake) {
+    nkti_os_close(env, wake->wait_fd);
+    if (wake->post_fd != wake->wait_fd) nkti_os_close(env, wake->post_fd);
+    wake->wait_fd = wake->post_fd = NKT_NO_FD;
+}
+
+static int64_t nkti_os_now_ns(nkt_env *env) {
+    (void)env;
+#if NKTI_WINDOWS
+    LARGE_INTEGER ticks, per_second;
+    QueryPerformanceCounter(&ticks);
+    QueryPerformanceFrequency(&per_second);
+    // In two steps, because ticks * 1e9 overflows within days.
+    int64_t seconds = ticks.QuadPart / per_second.QuadPart;
+    int64_t rest = ticks.QuadPart % per_second.QuadPart;
+    return seconds * 1000000000 + rest * 1000000000 / per_second.QuadPart;
+#else
+    struct timespec now;
+    clock_gettime(CLOCK_MONOTONIC, &now);
+    return (int64_t)now.tv_sec * 1000000000 + now.tv_nsec;
+#endif
+}
+
+#if NKTI_WINDOWS
+// SystemFunction036 is RtlGenRandom; found by name, to need no import library.
+typedef BOOLEAN(WINAPI *nkti_gen_random)(PVOID buf, ULONG len);
+
+static int nkti_os_random(nkt_env *env, void *buf, size_t len) {
+    (void)env;
+    HMODULE library = LoadLibraryA("advapi32.dll");
+    if (library == NULL) return NKT_EOS;
+    nkti_gen_random generate;
+    FARPROC found = GetProcAddress(library, "SystemFunction036");
+    memcpy(&generate, &found, sizeof generate);
+    bool filled = found != NULL && len <= ULONG_MAX && generate(buf, (ULONG)len);
+    FreeLibrary(library);
+    return filled ? NKT_OK : NKT_EOS;
+}
+#elif NKTI_LINUX
+static int nkti_os_random(nkt_env *env, void *buf, size_t len) {
+    (void)env;
+    uint8_t *out = (uint8_t *)buf;
+    while (len > 0) {
+        ssize_t got = getrandom(out, len, 0);
+        if (got < 0 && errno == EINTR) continue;
+        if (got <= 0) return NKT_EOS;
+        out += got;
+        len -= (size_t)got;
+    }
+    return NKT_OK;
+}
+#else
+static int nkti_os_random(nkt_env *env, void *buf, size_t len) {
+    (void)env;
+    arc4random_buf(buf, len);
+    return NKT_OK;
+}
+#endif
+
+static int64_t nkti_os_process_id(nkt_env *env) {
+    (void)env;
+#if NKTI_WINDOWS
+    return (int64_t)GetCurrentProcessId();
+#else
+    return (int64_t)getpid();
+#endif
+}
+
+static int nkti_os_start(void) {
+#if NKTI_WINDOWS
+    WSADATA data;
+    return WSAStartup(MAKEWORD(2, 2), &data) == 0 ? NKT_OK : NKT_EOS;
+#else
+    return NKT_OK;
+#endif
+}
+
+static const nkt_sys_core nkti_os_core = {
+    sizeof(nkt_sys_core),
+    nkti_os_last_error,
+    nkti_os_open,
+    nkti_os_close,
+    nkti_os_bind,
+    nkti_os_listen,
+    nkti_os_accept,
+    nkti_os_connect,
+    nkti_os_connect_result,
+    nkti_os_recv,
+#if NKTI_LINUX
+    nkti_os_recv_wait,
+#else
+    NULL,
+#endif
+    nkti_os_send,
+    nkti_os_shutdown,
+    nkti_os_set_option,
+    nkti_os_get_option,
+    nkti_os_bind_interface,
+    nkti_os_local_name,
+    nkti_os_peer_name,
+    nkti_os_tcp_info,
+    nkti_os_set_blocking,
+    nkti_os_unlink,
+    nkti_os_interface_index,
+    nkti_os_interface_name,
+    nkti_os_wait,
+    nkti_os_wake_open,
+    nkti_os_wake_close,
+    nkti_os_wake_post,
+    nkti_os_wake_drain,
+    nkti_os_now_ns,
+    nkti_os_random,
+    nkti_os_process_id,
+};
+
+//==============================================================================
+// MARK: @sys.poll - many descriptors at once: epoll, kqueue, poll
+//
+// A backend keeps registrations: a descriptor, the events wanted and a cookie
+// that comes back when one of them is ready. All are level-triggered, so that
+// nothing is lost when an event is not acted upon. epoll and kqueue wait in
+// time that does not depend on how many registrations are idle; the portable
+// one, poll() and WSAPoll, is linear in them and is there on every system:
+//
+//     system                        backend     one descriptor for other loops
+//     Linux                         epoll       yes
+//     macOS, FreeBSD, Net-, OpenBSD kqueue      yes
+//     Windows, NETKIT_USE_POLL      poll        no
+//==============================================================================
+
+typedef struct nkti_poll_set {
+    nkti_pollfd *fds;
+    nkt_poll_watch **watches;   // beside each descriptor, its registration
+    size_t count;
+    size_t capacity;
+    size_t next;                // where the next report begins, so that all get a turn
+} nkti_poll_set;
+
+static int nkti_poll_open(nkt_env *env, void **backend) {
+    (void)env;
+    nkti_poll_set *set = (nkti_poll_set *)calloc(1, sizeof *set);
+    if (set == NULL) return NKT_ENOMEM;
+    *backend = set;
+    return NKT_OK;
+}
+
+static void nkti_poll_close(nkt_env *env, void *backend) {
+    (void)env;
+    nkti_poll_set *set = (nkti_poll_set *)backend;
+    free(set->fds);
+    free(set->watches);
+    free(set);
+}
+
+static int nkti_poll_grow(nkti_poll_set *set) {
+    size_t capacity = set->capacity == 0 ? 16 : set->capacity * 2;
+    nkti_pollfd *fds = (nkti_pollfd *)realloc(set->fds, capacity * sizeof *fds);
+    if (fds == NULL) return NKT_ENOMEM;
+    set->fds = fds;
+    nkt_poll_watch **watches =
+        (nkt_poll_watch **)realloc(set->watches, capacity * sizeof *watches);
+    if (watches == NULL) return NKT_ENOMEM;
+    set->watches = watches;
+    set->capacity = capacity;
+    return NKT_OK;
+}
+
+static int nkti_poll_set_watch(nkt_env *env, void *backend, nkt_poll_watch *watch,
+                               uint32_t events) {
+    (void)env;
+    nkti_poll_set *set = (nkti_poll_set *)backend;
+    if (events == 0) {
+        if (watch->events == 0) return NKT_OK;
+        size_t last = --set->count;
+        set->fds[watch->slot] = set->fds[last];
+        set->watches[watch->slot] = set->watches[last];
+        set->watches[watch->slot]->slot = watch->slot;
+        watch->events = 0;
+        return NKT_OK;
+    }
+    if (watch->events == 0) {
+        if (set->count == set->capacity && nkti_poll_grow(set) < 0) return NKT_ENOMEM;
+        watch->slot = (uint32_t)set->count++;
+        set->watches[watch->slot] = watch;
+        set->fds[watch->slot].fd = (nkti_socket)watch->fd;
+        set->fds[watch->slot].revents = 0;
+    }
+    set->fds[watch->slot].events = nkti_to_poll_events(events);
+    watch->events = events;
+    return NKT_OK;
+}
+
+static int nkti_poll_wait(nkt_env *env, void *backend, nkt_poll_event *out, int cap,
+                          int64_t timeout_ns) {
+    (void)env;
+    nkti_poll_set *set = (nkti_poll_set *)backend;
+    int ready = nkti_os_poll(set->fds, set->count, timeout_ns);
+    if (ready <= 0) return ready;
+    int found = 0;
+    size_t at = set->next;
+    for (size_t i = 0; i < set->count && found < cap; i++, at++) {
+        if (at >= set->count) at = 0;
+        if (set->fds[at].revents == 0) continue;
+        out[found].cookie = set->watches[at]->cookie;
+        out[found++].events = nkti_from_poll_events(set->fds[at].revents,
+                                                    set->watches[at]->events);
+    }
+    set->next = at;
+    return found;
+}
+
+static nkt_fd nkti_poll_fd(nkt_env *env, void *backend) {
+    (void)env;
+    (void)backend;
+    return NKT_NO_FD;
+}
+
+static const nkt_sys_poll nkti_poll_portable = {
+    sizeof(nkt_sys_poll), nkti_poll_open, nkti_poll_close, nkti_poll_set_watch,
+    nkti_poll_wait, nkti_poll_fd, nkti_poll_close,
+};
+
+#if NKTI_EPOLL || NKTI_KQUEUE
+#define NKTI_KERNEL_BATCH 64
+
+typedef struct nkti_kernel_poll {
+    int fd;
+} nkti_kernel_poll;
+
+static int nkti_kernel_open(nkt_env *env, void **backend) {
+    (void)env;
+    nkti_kernel_poll *poller = (nkti_kernel_poll *)calloc(1, sizeof *poller);
+    if (poller == NULL) return NKT_ENOMEM;
+#if NKTI_EPOLL
+    poller->fd = epoll_create1(EPOLL_CLOEXEC);
+#else
+    poller->fd = kqueue();
+    if (poller->fd >= 0) fcntl(poller->fd, F_SETFD, FD_CLOEXEC);
+#endif
+    if (poller->fd < 0) {
+        int err = nkti_os_result(-1);
+        free(poller);
+        return err;
+    }
+    *backend = poller;
+    return NKT_OK;
+}
+
+static void nkti_kernel_close(nkt_env *env, void *backend) {
+    nkti_os_close(env, ((nkti_kernel_poll *)backend)->fd);
+    free(backend);
+}
+
+static nkt_fd nkti_kernel_fd(nkt_env *env, void *backend) {
+    (void)env;
+    return ((nkti_kernel_poll *)backend)->fd;
+}
+
+// A kqueue is not inherited by a child: its number may be another file's there.
+static void nkti_kernel_close_forked(nkt_env *env, void *backend) {
+#if NKTI_EPOLL
+    nkti_kernel_close(env, backend);
+#else
+    (void)env;
+    free(backend);
+#endif
+}
+
+#if NKTI_EPOLL
+static int nkti_kernel_set(nkt_env *env, void *backend, nkt_poll_watch *watch,
+                           uint32_t events) {
+    (void)env;
+    struct epoll_event change;
+    int how = watch->events == 0 ? EPOLL_CTL_ADD : events == 0 ? EPOLL_CTL_DEL : EPOLL_CTL_MOD;
+    if (watch->events == events) return NKT_OK;
+    memset(&change, 0, sizeof change);
+    change.events = ((events & NKT_READ) ? (uint32_t)EPOLLIN : 0u) |
+                    ((events & NKT_WRITE) ? (uint32_t)EPOLLOUT : 0u);
+    change.data.ptr = watch;
+    int result = epoll_ctl(((nkti_kernel_poll *)backend)->fd, how, (int)watch->fd, &change);
+    if (result < 0 && events != 0) return nkti_os_result(result);
+    watch->events = events;
+    return NKT_OK;
+}
+
+static int nkti_kernel_wait(nkt_env *env, void *backend, nkt_poll_event *out, int cap,
+                            int64_t timeout_ns) {
+    (void)env;
+    struct epoll_event ready[NKTI_KERNEL_BATCH];
+    int room = cap < NKTI_KERNEL_BATCH ? cap : NKTI_KERNEL_BATCH;
+    int count = epoll_wait(((nkti_kernel_poll *)backend)->fd, ready, room,
+                           nkti_ns_to_ms(timeout_ns));
+    if (count < 0) return nkti_os_result(count);
+    for (int i = 0; i < count; i++) {
+        const nkt_poll_watch *watch = (const nkt_poll_watch *)ready[i].data.ptr;
+        uint32_t bits = ready[i].events, events = 0;
+        if (bits & (EPOLLIN | EPOLLHUP | EPOLLERR)) events |= NKT_READ;
+        if (bits & (EPOLLOUT | EPOLLHUP | EPOLLERR)) events |= NKT_WRITE;
+        out[i].cookie = watch->cookie;
+        out[i].events = events & watch->events;
+    }
+    return count;
+}
+
+#else
+
+static int nkti_kqueue_filter(int kq, nkt_poll_watch *watch, uint32_t events, uint32_t bit,
+                              int16_t filter) {
+    if ((watch->events & bit) == (events & bit)) return NKT_OK;
+    struct kevent change;
+    uint16_t how = (events & bit) ? EV_ADD : EV_DELETE;
+    EV_SET(&change, (uintptr_t)watch->fd, filter, how, 0, 0, watch);
+    int result = kevent(kq, &change, 1, NULL, 0, NULL);
+    if (result < 0 && (events & bit)) return nkti_os_result(result);
+    watch->events = (watch->events & ~bit) | (events & bit);
+    return NKT_OK;
+}
+
+static int nkti_kernel_set(nkt_env *env, void *backend, nkt_poll_watch *watch,
+                           uint32_t events) {
+    (void)env;
+    int kq = ((nkti_kernel_poll *)backend)->fd;
+    int err = nkti_kqueue_filter(kq, watch, events, NKT_READ, EVFILT_READ);
+    return err < 0 ? err : nkti_kqueue_filter(kq, watch, events, NKT_WRITE, EVFILT_WRITE);
+}
+
+static int nkti_kernel_wait(nkt_env *env, void *backend, nkt_poll_event *out, int cap,
+                            int64_t timeout_ns) {
+    (void)env;
+    struct kevent ready[NKTI_KERNEL_BATCH];
+    struct timespec timeout, *until = NULL;
+    int room = cap < NKTI_KERNEL_BATCH ? cap : NKTI_KERNEL_BATCH;
+    if (timeout_ns >= 0) {
+        timeout.tv_sec = (time_t)(timeout_ns / 1000000000);
+        timeout.tv_nsec = (long)(timeout_ns % 1000000000);
+        until = &timeout;
+    }
+    int count = kevent(((nkti_kernel_poll *)backend)->fd, NULL, 0, ready, room, until);
+    if (count < 0) return nkti_os_result(count);
+    for (int i = 0; i < count; i++) {
+        const nkt_poll_watch *watch = (const nkt_poll_watch *)ready[i].udata;
+        out[i].cookie = watch->cookie;
+        out[i].events = ready[i].filter == EVFILT_WRITE ? NKT_WRITE : NKT_READ;
+    }
+    return count;
+}
+#endif
+
+static const nkt_sys_poll nkti_poll_kernel = {
+    sizeof(nkt_sys_poll), nkti_kernel_open, nkti_kernel_close, nkti_kernel_set,
+    nkti_kernel_wait, nkti_kernel_fd, nkti_kernel_close_forked,
+};
+#define NKTI_POLL_DEFAULT nkti_poll_kernel
+#else
+#define NKTI_POLL_DEFAULT nkti_poll_portable
+#endif
+
+//==============================================================================
+// MARK: @sys.threads - locks, atomics, threads
+//
+// One lock per environment guards what other threads may touch: who waits on
+// which wake-up descriptor, and each poller's list of posted handles. It is
+// held for a few instructions and never during a system call that waits.
+// Flags that one thread sets and another reads are atomic.
+//==============================================================================
+
+#if defined(_MSC_VER)
+static uint32_t nkti_atomic_load(const uint32_t *value) {
+    return (uint32_t)_InterlockedOr((volatile long *)(uintptr_t)value, 0);
+}
+
+static void nkti_atomic_store(uint32_t *value, uint32_t to) {
+    _InterlockedExchange((volatile long *)value, (long)to);
+}
+
+static uint32_t nkti_atomic_exchange(uint32_t *value, uint32_t to) {
+    return (uint32_t)_InterlockedExchange((volatile long *)value, (long)to);
+}
+#else
+static uint32_t nkti_atomic_load(const uint32_t *value) {
+    return __atomic_load_n(value, __ATOMIC_SEQ_CST);
+}
+
+static void nkti_atomic_store(uint32_t *value, uint32_t to) {
+    __atomic_store_n(value, to, __ATOMIC_SEQ_CST);
+}
+
+static uint32_t nkti_atomic_exchange(uint32_t *value, uint32_t to) {
+    return __atomic_exchange_n(value, to, __ATOMIC_SEQ_CST);
+}
+#endif
+
+#if defined(NETKIT_NO_THREADS)
+
+typedef struct nkti_mutex {
+    char unused;
+} nkti_mutex;
+
+#define NKTI_MUTEX_INIT { 0 }
+
+static void nkti_mutex_init(nkti_mutex *mutex) { mutex->unused = 0; }
+static void nkti_mutex_free(nkti_mutex *mutex) { (void)mutex; }
+static void nkti_mutex_lock(nkti_mutex *mutex) { (void)mutex; }
+static void nkti_mutex_unlock(nkti_mutex *mutex) { (void)mutex; }
+
+static int nkti_os_thread_start(nkt_env *env, void (*run)(void *arg), void *arg) {
+    (void)env;
+    (void)run;
+    (void)arg;
+    return NKT_EUNSUPPORTED;
+}
+
+#elif NKTI_WINDOWS
+
+typedef SRWLOCK nkti_mutex;
+#define NKTI_MUTEX_INIT SRWLOCK_INIT
+
+static void nkti_mutex_init(nkti_mutex *mutex) { InitializeSRWLock(mutex); }
+static void nkti_mutex_free(nkti_mutex *mutex) { (void)mutex; }
+static void nkti_mutex_lock(nkti_mutex *mutex) { AcquireSRWLockExclusive(mutex); }
+static void nkti_mutex_unlock(nkti_mutex *mutex) { ReleaseSRWLockExclusive(mutex); }
+
+#else
+
+typedef pthread_mutex_t nkti_mutex;
+#define NKTI_MUTEX_INIT PTHREAD_MUTEX_INITIALIZER
+
+static void nkti_mutex_init(nkti_mutex *mutex) { pthread_mutex_init(mutex, NULL); }
+static void nkti_mutex_free(nkti_mutex *mutex) { pthread_mutex_destroy(mutex); }
+static void nkti_mutex_lock(nkti_mutex *mutex) { pthread_mutex_lock(mutex); }
+static void nkti_mutex_unlock(nkti_mutex *mutex) { pthread_mutex_unlock(mutex); }
+
+#endif
+
+#if !defined(NETKIT_NO_THREADS)
+typedef struct nkti_thread_call {
+    void (*run)(void *arg);
+    void *arg;
+} nkti_thread_call;
+
+static void nkti_thread_run(void *packed) {
+    nkti_thread_call call = *(nkti_thread_call *)packed;
+    free(packed);
+    call.run(call.arg);
+}
+
+#if NKTI_WINDOWS
+static unsigned __stdcall nkti_thread_main(void *packed) {
+    nkti_thread_run(packed);
+    return 0;
+}
+#else
+static void *nkti_thread_main(void *packed) {
+    nkti_thread_run(packed);
+    return NULL;
+}
+#endif
+
+static int nkti_os_thread_start(nkt_env *env, void (*run)(void *arg), void *arg) {
+    (void)env;
+    nkti_thread_call *call = (nkti_thread_call *)malloc(sizeof *call);
+    if (call == NULL) return NKT_ENOMEM;
+    call->run = run;
+    call->arg = arg;
+#if NKTI_WINDOWS
+    uintptr_t thread = _beginthreadex(NULL, 0, nkti_thread_main, call, 0, NULL);
+    bool started = thread != 0;
+    if (started) CloseHandle((HANDLE)thread);
+#else
+    pthread_t thread;
+    bool started = pthread_create(&thread, NULL, nkti_thread_main, call) == 0;
+    if (started) pthread_detach(thread);
+#endif
+    if (started) return NKT_OK;
+    free(call);
+    return NKT_ENOMEM;
+}
+#endif
+
+static const nkt_sys_threads nkti_os_threads = {
+    sizeof(nkt_sys_threads), nkti_os_thread_start,
+};
+
+//==============================================================================
+// MARK: @util - memory, text and time, used by everything above
+//
+// Memory goes through the environment's allocator with its size on both ways,
+// so that an arena can stand underneath. Text for people is put together by a
+// small writer that cannot overrun and remembers whether it was cut.
+//==============================================================================
+
+static void *nkti_resize(nkt_env *env, void *ptr, size_t old_size, size_t new_size) {
+    if (env->allocate != NULL) return env->allocate(env, ptr, old_size, new_size);
+    if (new_size == 0) {
+        free(ptr);
+        return NULL;
+    }
+    return realloc(ptr, new_size);
+}
+
+static void *nkti_alloc(nkt_env *env, size_t size) {
+    void *ptr = nkti_resize(env, NULL, 0, size);
+    if (ptr != NULL) memset(ptr, 0, size);
+    return ptr;
+}
+
+static void nkti_free(nkt_env *env, void *ptr, size_t size) {
+    if (ptr != NULL) (void)nkti_resize(env, ptr, size, 0);
+}
+
+// An instant `delay_ns` from `now`, or never.
+static int64_t nkti_after(int64_t now, int64_t delay_ns) {
+    return delay_ns > NKT_NEVER - now ? NKT_NEVER : now + delay_ns;
+}
+
+static int64_t nkti_min_time(int64_t a, int64_t b) {
+    return a < b ? a : b;
+}
+
+// How long until an instant, for a wait: -1 for never.
+static int64_t nkti_until(int64_t now, int64_t deadline) {
+    if (deadline == NKT_NEVER) return NKT_NO_TIMEOUT;
+    return deadline > now ? deadline - now : 0;
+}
+
+typedef struct nkti_text {
+    char *buf;
+    size_t cap;
+    size_t len;             // without NUL; never reaches cap
+    bool cut;
+} nkti_text;
+
+static nkti_text nkti_text_begin(char *buf, size_t cap) {
+    nkti_text text;
+    text.buf = buf;
+    text.cap = cap;
+    text.len = 0;
+    text.cut = cap == 0;
+    if (cap > 0) buf[0] = '\0';
+    return text;
+}
+
+static void nkti_text_bytes(nkti_text *text, const char *ptr, size_t len) {
+    if (text->cap == 0) return;
+    size_t room = text->cap - 1 - text->len;
+    if (len > room) {
+        len = room;
+        text->cut = true;
+    }
+    memcpy(text->buf + text->len, ptr, len);
+    text->len += len;
+    text->buf[text->len] = '\0';
+}
+
+static void nkti_text_str(nkti_text *text, const char *str) {
+    nkti_text_bytes(text, str, strlen(str));
+}
+
+static void nkti_text_number(nkti_text *text, int64_t number) {
+    char digits[24];
+    size_t at = sizeof digits;
+    uint64_t rest = number < 0 ? 0 - (uint64_t)number : (uint64_t)number;
+    do {
+        digits[--at] = (char)('0' + rest % 10);
+        rest /= 10;
+    } while (rest > 0);
+    if (number < 0) digits[--at] = '-';
+    nkti_text_bytes(text, digits + at, sizeof digits - at);
+}
+
+//==============================================================================
+// MARK: @types - the words every section uses
+//
+// The few functions on nkt_str, and the version of this implementation.
+//==============================================================================
+
+NKT_API nkt_str nkt_str_of(const char *text) {
+    nkt_str str;
+    str.ptr = text;
+    str.len = strlen(text);
+    return str;
+}
+
+NKT_API bool nkt_str_begins(nkt_str str, const char *text) {
+    size_t len = strlen(text);
+    return str.len >= len && memcmp(str.ptr, text, len) == 0;
+}
+
+NKT_API bool nkt_str_equal(nkt_str str, const char *text) {
+    return strlen(text) == str.len && nkt_str_begins(str, text);
+}
+
+NKT_API const char *nkt_version(void) {
+    return NKT_VERSION;
+}
+
+//==============================================================================
+// MARK: @errors - one list of what can go wrong
+//
+// Both tables are made of the one list in the declarations, indexed by the
+// negated number.
+//==============================================================================
+
+NKT_API const char *nkt_strerror(int err) {
+    static const char *const texts[] = {
+#define NKT_X(name, number, text) text,
+        NKT_ERRORS(NKT_X)
+#undef NKT_X
+    };
+    if (err > 0) return texts[0];
+    return err < NKT_ERROR_LAST ? "unknown error" : texts[-err];
+}
+
+NKT_API const char *nkt_errname(int err) {
+    static const char *const names[] = {
+#define NKT_X(name, number, text) "NKT_" #name,
+        NKT_ERRORS(NKT_X)
+#undef NKT_X
+    };
+    if (err > 0) return names[0];
+    return err < NKT_ERROR_LAST ? "NKT_UNKNOWN" : names[-err];
+}
+
+// Fills in what was wrong, if anybody wants to know. Returns `err`.
+static int nkti_problem_set(nkt_problem *problem, int err, const char *field, int32_t offset,
+                            const char *text) {
+    if (problem == NULL) return err;
+    memset(problem, 0, sizeof *problem);
+    problem->err = err;
+    problem->offset = offset;
+    nkti_text name = nkti_text_begin(problem->field, sizeof problem->field);
+    nkti_text_str(&name, field);
+    nkti_text sentence = nkti_text_begin(problem->text, sizeof problem->text);
+    nkti_text_str(&sentence, text);
+    return err;
+}
+
+//==============================================================================
+// MARK: @env - the system underneath, and how to replace it
+//
+// An environment keeps a lock, the process it began in, and a pool of wake-up
+// descriptors. A thread that waits on a blocking handle takes one for the time
+// of the wait and hangs it on the handle; whoever wants to end the wait posts
+// it there, under the lock:
+//
+//     waiting thread                       interrupt, cancel, notify
+//     lock: canceled? hang up a waiter     lock: set the flag
+//     wait(descriptors + wake-up)  <------ post the waiter, if one hangs there
+//     lock: take the waiter down           unlock
+//
+// So there is one descriptor for each thread that waits, none for handles. If
+// none can be had, the wait goes on in slices of 50 ms and looks at the flag.
+//==============================================================================
+
+#define NKTI_WAITERS_KEPT 4                 // idle wake-ups kept for the next wait
+#define NKTI_WAIT_SLICE (50 * NKTI_MS)
+
+typedef struct nkti_waiter {
+    struct nkti_waiter *next;
+    nkt_wake wake;
+    bool posted;
+} nkti_waiter;
+
+typedef struct nkti_env_state {
+    nkti_mutex lock;
+    nkti_waiter *idle;
+    int idle_count;
+    int64_t process_id;
+} nkti_env_state;
+
+static nkti_env_state nkti_default_state = { NKTI_MUTEX_INIT, NULL, 0, 0 };
+static nkt_env nkti_default_env = {
+    sizeof(nkt_env), NULL, NULL, NULL, NULL, NULL, NULL, &nkti_default_state,
+};
+static uint32_t nkti_default_frozen;
+
+NKT_API const nkt_sys_core *nkt_sys_core_default(void) {
+    return &nkti_os_core;
+}
+
+NKT_API const nkt_sys_poll *nkt_sys_poll_default(void) {
+    return &NKTI_POLL_DEFAULT;
+}
+
+NKT_API const nkt_sys_poll *nkt_sys_poll_portable(void) {
+    return &nkti_poll_portable;
+}
+
+NKT_API const nkt_sys_threads *nkt_sys_threads_default(void) {
+    return &nkti_os_threads;
+}
+
+static nkti_env_state *nkti_state(nkt_env *env) {
+    return (nkti_env_state *)env->state;
+}
+
+NKT_API int nkt_env_init(nkt_env *env) {
+    memset(env, 0, sizeof *env);
+    env->size = sizeof *env;
+    int err = nkti_os_start();
+    if (err < 0) return err;
+    nkti_env_state *state = (nkti_env_state *)calloc(1, sizeof *state);
+    if (state == NULL) return NKT_ENOMEM;
+    nkti_mutex_init(&state->lock);
+    state->process_id = nkti_os_process_id(env);
+    env->core = &nkti_os_core;
+    env->state = state;
+    return NKT_OK;
+}
+
+static void nkti_waiter_free(nkt_env *env, nkti_waiter *waiter) {
+    env->core->wake_close(env, &waiter->wake);
+    nkti_free(env, waiter, sizeof *waiter);
+}
+
+NKT_API void nkt_env_free(nkt_env *env) {
+    nkti_env_state *state = nkti_state(env);
+    if (state == NULL || state == &nkti_default_state) return;
+    if (env->core == NULL) env->core = &nkti_os_core;
+    while (state->idle != NULL) {
+        nkti_waiter *waiter = state->idle;
+        state->idle = waiter->next;
+        nkti_waiter_free(env, waiter);
+    }
+    nkti_mutex_free(&state->lock);
+    free(state);
+    env->state = NULL;
+}
+
+NKT_API int nkt_env_set_default(const nkt_env *env) {
+    if (nkti_atomic_load(&nkti_default_frozen) != 0) return NKT_EBUSY;
+    void *state = nkti_default_env.state;
+    nkti_default_env = *env;
+    nkti_default_env.state = state;
+    return NKT_OK;
+}
+
+// The environment of a handle that is being opened. NULL if it cannot be used.
+static nkt_env *nkti_env_use(nkt_env *env) {
+    if (env != NULL) {
+        if (env->state == NULL || env->size < sizeof *env) return NULL;
+        if (env->core == NULL) env->core = &nkti_os_core;
+        return env->core->size < sizeof(nkt_sys_core) ? NULL : env;
+    }
+    env = &nkti_default_env;
+    if (nkti_atomic_load(&nkti_default_frozen) != 2) {
+        nkti_mutex_lock(&nkti_default_state.lock);
+        if (nkti_default_frozen != 2 && nkti_os_start() >= 0) {
+            if (env->core == NULL) env->core = &nkti_os_core;
+            nkti_default_state.process_id = nkti_os_process_id(env);
+            nkti_atomic_store(&nkti_default_frozen, 2);
+        }
+        nkti_mutex_unlock(&nkti_default_state.lock);
+    }
+    return env->core != NULL && env->core->size >= sizeof(nkt_sys_core) ? env : NULL;
+}
+
+static int64_t nkti_now(nkt_env *env) {
+    return env->core->now_ns(env);
+}
+
+static void nkti_lock(nkt_env *env) {
+    nkti_mutex_lock(&nkti_state(env)->lock);
+}
+
+static void nkti_unlock(nkt_env *env) {
+    nkti_mutex_unlock(&nkti_state(env)->lock);
+}
+
+// Whether this is a child process of the one the environment belongs to.
+static bool nkti_forked(nkt_env *env) {
+    return nkti_state(env)->process_id != env->core->process_id(env);
+}
+
+static void nkti_trace(nkt_env *env, const void *handle, const char *kind, const char *state,
+                       int err, int64_t detail) {
+    if (env->trace == NULL) return;
+    nkt_trace what;
+    what.os_error = err < 0 && err != NKT_EOF ? env->core->last_error(env) : 0;
+    what.now_ns = nkti_now(env);
+    what.handle = handle;
+    what.kind = kind;
+    what.state = state;
+    what.err = err;
+    what.detail = detail;
+    env->trace(env, &what);
+}
+
+static int nkti_interface_index(nkt_env *env, const char *name, uint32_t *index) {
+    env = nkti_env_use(env);
+    return env == NULL ? NKT_ENODEV : env->core->interface_index(env, name, index);
+}
+
+static int nkti_interface_name(nkt_env *env, uint32_t index, char *buf, size_t cap) {
+    env = nkti_env_use(env);
+    return env == NULL ? NKT_ENODEV : env->core->interface_name(env, index, buf, cap);
+}
+
+NKT_API int64_t nkt_now_ns(nkt_env *env) {
+    env = nkti_env_use(env);
+    return env == NULL ? 0 : nkti_now(env);
+}
+
+NKT_API int nkt_random(nkt_env *env, void *buf, size_t len) {
+    env = nkti_env_use(env);
+    return env == NULL ? NKT_EOS : env->core->random(env, buf, len);
+}
+
+NKT_API int nkt_thread_start(nkt_env *env, void (*run)(void *arg), void *arg) {
+    env = nkti_env_use(env);
+    if (env == NULL || run == NULL) return NKT_EINVAL;
+    const nkt_sys_threads *threads = env->threads != NULL ? env->threads : &nkti_os_threads;
+    return threads->start(env, run, arg);
+}
+
+// --- Waiting on one blocking handle ---------------------------------------------
+
+// Under the lock. NULL where no descriptor can be had: the wait is sliced then.
+static nkti_waiter *nkti_waiter_take(nkt_env *env) {
+    nkti_env_state *state = nkti_state(env);
+    nkti_waiter *waiter = state->idle;
+    if (waiter != NULL) {
+        state->idle = waiter->next;
+        state->idle_count--;
+    } else {
+        waiter = (nkti_waiter *)nkti_alloc(env, sizeof *waiter);
+        if (waiter == NULL) return NULL;
+        if (env->core->wake_open(env, &waiter->wake) < 0) {
+            nkti_free(env, waiter, sizeof *waiter);
+            return NULL;
+        }
+    }
+    waiter->next = NULL;
+    waiter->posted = false;
+    return waiter;
+}
+
+// Under the lock.
+static void nkti_waiter_give(nkt_env *env, nkti_waiter *waiter) {
+    nkti_env_state *state = nkti_state(env);
+    if (waiter->posted) env->core->wake_drain(env, &waiter->wake);
+    if (state->idle_count >= NKTI_WAITERS_KEPT) {
+        nkti_waiter_free(env, waiter);
+        return;
+    }
+    waiter->next = state->idle;
+    state->idle = waiter;
+    state->idle_count++;
+}
+
+// Under the lock: ends a wait, if there is one.
+static void nkti_waiter_post(nkt_env *env, nkti_waiter *waiter) {
+    if (waiter == NULL || waiter->posted) return;
+    waiter->posted = true;
+    env->core->wake_post(env, &waiter->wake);
+}
+
+// One wait of a blocking handle, in three steps: begin hangs a waiter up at
+// `place`; then the caller asks what to wait for, because only now can no change
+// slip by; end waits for it and takes the waiter down.
+static int nkti_wait_begin(nkt_env *env, nkti_waiter **place, const uint32_t *canceled) {
+    int err = NKT_OK;
+    nkti_lock(env);
+    if (nkti_atomic_load(canceled) != 0) err = NKT_ECANCELED;
+    else *place = nkti_waiter_take(env);
+    nkti_unlock(env);
+    return err;
+}
+
+static int nkti_wait_end(nkt_env *env, nkti_waiter **place, nkt_interest *interest,
+                         int64_t deadline) {
+    int result = NKT_OK;
+    nkti_waiter *waiter = *place;
+    if (!interest->ready) {
+        nkt_watch watches[NKT_WATCH_MAX + 1];
+        size_t count = interest->count;
+        int64_t timeout = nkti_until(nkti_now(env),
+                                     nkti_min_time(deadline, interest->deadline_ns));
+        memcpy(watches, interest->watches, count * sizeof watches[0]);
+        if (waiter != NULL) {
+            watches[count].fd = waiter->wake.wait_fd;
+            watches[count].events = NKT_READ;
+            watches[count++].ready = 0;
+        } else if (timeout < 0 || timeout > NKTI_WAIT_SLICE) {
+            timeout = NKTI_WAIT_SLICE;
+        }
+        result = env->core->wait(env, watches, count, timeout);
+    }
+    nkti_lock(env);
+    *place = NULL;
+    if (waiter != NULL) nkti_waiter_give(env, waiter);
+    nkti_unlock(env);
+    return result < 0 ? result : NKT_OK;
+}
+
+//==============================================================================
+// MARK: @ip - IP addresses as values
+//
+// Text is read with a cursor: a position, an end, and after a failure the place
+// and a fixed sentence, which is turned into an nkt_problem only for callers
+// who passed one. A reader stops at the first byte that cannot belong to what
+// it reads; whoever called it decides whether something may follow. So one
+// reader serves "::1", "[::1]:80" and "::/0":
+//
+//     fe80::1%eth0
+//     |------|         nkti_ip_read_bare: IPv4, and if it is none, IPv6
+//             |---|    nkti_scope_read: to the end of the literal
+//
+// IPv6 groups are read into a plain row, remembering where "::" stood; the
+// part behind it is then moved to the end. The shortest text is written by the
+// same idea backwards: find the longest run of at least two zero groups, the
+// first of equals, and leave it out (RFC 5952 section 4.2).
+//==============================================================================
+
+typedef struct nkti_cursor {
+    const char *start;      // offsets count from here
+    const char *at;
+    const char *end;
+    const char *field;      // after a failure: what was being read,
+    const char *why;        // and what is wrong at `at`
+} nkti_cursor;
+
+static nkti_cursor nkti_cursor_begin(const char *text, size_t len) {
+    nkti_cursor in;
+    in.start = in.at = in.end = text;
+    if (text != NULL) in.end += len;
+    in.field = in.why = "";
+    return in;
+}
+
+static int nkti_cursor_fail(nkti_cursor *in, const char *at, int err, const char *field,
+                            const char *why) {
+    in->at = at;
+    in->field = field;
+    in->why = why;
+    return err;
+}
+
+// Hands out a result; a failure is described to whoever asked for it.
+static int nkti_cursor_result(const nkti_cursor *in, int err, nkt_problem *problem) {
+    if (err >= 0 || problem == NULL) return err;
+    return nkti_problem_set(problem, err, in->field, (int32_t)(in->at - in->start), in->why);
+}
+
+static uint32_t nkti_digit_value(char c) {
+    return (uint32_t)(uint8_t)c - (uint32_t)'0';        // more than 9: not a digit
+}
+
+// 0 to 15, or 16 for what is no hex digit. Without a branch, for which of the
+// kinds comes cannot be guessed.
+static uint32_t nkti_hex_value(char c) {
+    uint32_t digit = nkti_digit_value(c);
+    uint32_t letter = ((uint32_t)(uint8_t)c | 0x20u) - (uint32_t)'a';
+    uint32_t if_digit = 0u - (uint32_t)(digit <= 9);        // all ones if it is so
+    uint32_t if_letter = 0u - (uint32_t)(letter <= 5);
+    return ((digit - 16) & if_digit) + ((letter - 6) & if_letter) + 16;
+}
+
+static int nkti_ip4_read(nkti_cursor *in, uint8_t *bytes) {
+    const char *p = in->at;
+    const char *end = in->end;
+    for (int i = 0; i < 4; i++) {
+        if (i > 0) {
+            if (p == end || *p != '.') {
+                return nkti_cursor_fail(in, p, NKT_EADDR, "address",
+                                        "an IPv4 address is four numbers with dots between; "
+                                        "expected a dot");
+            }
+            p++;
+        }
+        const char *first = p;
+        uint32_t value, digit;
+        if (p == end || (value = nkti_digit_value(*p)) > 9) {
+            return nkti_cursor_fail(in, p, NKT_EADDR, "address",
+                                    "an IPv4 address is four numbers with dots between; "
+                                    "expected a decimal number");
+        }
+        // Not a loop: a branch of its own for each digit is guessed better.
+        if (++p < end && (digit = nkti_digit_value(*p)) <= 9) {
+            value = value * 10 + digit;
+            if (++p < end && (digit = nkti_digit_value(*p)) <= 9) {
+                value = value * 10 + digit;
+                p++;
+            }
+        }
+        // "010" is 8 to some parsers and 10 to others.
+        if (*first == '0' && p - first > 1) {
+            return nkti_cursor_fail(in, first, NKT_EADDR, "address",
+                                    "expected a number without leading zeros");
+        }
+        if (value > 255 || (p < end && nkti_digit_value(*p) <= 9)) {
+            return nkti_cursor_fail(in, first, NKT_EADDR, "address",
+                                    "expected a number from 0 to 255");
+        }
+        bytes[i] = (uint8_t)value;
+    }
+    in->at = p;
+    return NKT_OK;
+}
+
+// Reads groups into `row` and returns how many bytes they are; `gap` becomes
+// the number of bytes in front of "::", -1 without one.
+static int nkti_ip6_read_groups(nkti_cursor *in, uint8_t *row, int *gap) {
+    const char *p = in->at;
+    const char *end = in->end;
+    int count = 0;
+    *gap = -1;
+    if (end - p >= 2 && p[0] == ':' && p[1] == ':') {
+        *gap = 0;
+        p += 2;
+    }
+    for (;;) {
+        const char *group = p;
+        uint32_t value = 0;
+        for (uint32_t digit; p < end && (digit = nkti_hex_value(*p)) <= 15; p++) {
+            value = value << 4 | digit;
+        }
+        if (p == group) {
+            if (count == *gap) break;               // nothing need follow "::"
+            return nkti_cursor_fail(in, p, NKT_EADDR, "address",
+                                    "expected a group of one to four hex digits");
+        }
+        bool tail = p < end && *p == '.';           // the last four bytes as IPv4
+        if (count > (tail ? 12 : 14)) {
+            return nkti_cursor_fail(in, group, NKT_EADDR, "address",
+                                    "an IPv6 address has eight groups; expected its end");
+        }
+        if (tail) {
+            in->at = group;
+            int err = nkti_ip4_read(in, row + count);
+            return err < 0 ? err : count + 4;
+        }
+        if (p - group > 4) {
+            return nkti_cursor_fail(in, group, NKT_EADDR, "address",
+                                    "expected a group of at most four hex digits");
+        }
+        row[count] = (uint8_t)(value >> 8);
+        row[count + 1] = (uint8_t)value;
+        count += 2;
+        if (p == end || *p != ':') break;
+        p++;
+        if (p < end && *p == ':') {
+            if (*gap >= 0) {
+                return nkti_cursor_fail(in, p - 1, NKT_EADDR, "address",
+                                        "\"::\" may stand only once in an address");
+            }
+            *gap = count;
+            p++;
+        }
+    }
+    in->at = p;
+    return count;
+}
+
+static int nkti_ip6_read(nkti_cursor *in, uint8_t *bytes) {
+    int gap;
+    int count = nkti_ip6_read_groups(in, bytes, &gap);
+    if (count < 0) return count;
+    if (gap < 0 && count == 16) return NKT_OK;
+    if (gap < 0) {
+        return nkti_cursor_fail(in, in->at, NKT_EADDR, "address",
+                                "expected eight groups, or \"::\" in place of the zero ones");
+    }
+    if (count == 16) {
+        return nkti_cursor_fail(in, in->at, NKT_EADDR, "address",
+                                "eight groups leave nothing for \"::\" to stand for");
+    }
+    // What follows "::" goes to the end. From behind, for the places overlap.
+    int to = 15;
+    for (int from = count - 1; from >= gap; from--) bytes[to--] = bytes[from];
+    while (to >= gap) bytes[to--] = 0;
+    return NKT_OK;
+}
+
+static bool nkti_ip_is_mapped(const nkt_ip *ip) {
+    static const uint8_t prefix[12] = {0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0xff, 0xff};
+    return ip->family == NKT_IPV6 && memcmp(ip->bytes, prefix, sizeof prefix) == 0;
+}
+
+// What is wrong is told for the family that the first dot or colon speaks for.
+static int nkti_ip_refuse(nkti_cursor *in, const char *text, nkt_ip *ip) {
+    const char *p = text;
+    while (p < in->end && *p != '.' && *p != ':') p++;
+    in->at = text;
+    if (p == in->end) {
+        return nkti_cursor_fail(in, text, NKT_EADDR, "address",
+                                "expected an IP address such as 192.0.2.1 or 2001:db8::1");
+    }
+    return *p == '.' ? nkti_ip4_read(in, ip->bytes) : nkti_ip6_read(in, ip->bytes);
+}
+
+// Reads an address without a scope and stops behind it. No text begins with
+// addresses of both families, so they can be tried in turn, which is faster
+// than to look for the first dot or colon.
+static int nkti_ip_read_bare(nkti_cursor *in, nkt_ip *ip) {
+    const char *text = in->at;
+    memset(ip, 0, sizeof *ip);
+    ip->family = NKT_IPV4;
+    if (nkti_ip4_read(in, ip->bytes) == NKT_OK) return NKT_OK;
+    ip->family = NKT_IPV6;
+    in->at = text;
+    if (nkti_ip6_read(in, ip->bytes) == NKT_OK) return NKT_OK;
+    return nkti_ip_refuse(in, text, ip);
+}
+
+#define NKTI_SCOPE_MAX 63       // bytes in an interface's name
+
+// Reads what follows '%' to the end of the input.
+static int nkti_scope_read(nkti_cursor *in, uint32_t *scope) {
+    const char *name = in->at + 1;
+    size_t len = (size_t)(in->end - name);
+    if (len == 0 || memchr(name, '\0', len) != NULL) {
+        return nkti_cursor_fail(in, name, NKT_EADDR, "scope",
+                                "expected the number or name of an interface behind '%'");
+    }
+    uint64_t number = 0;
+    size_t digits = 0;
+    while (digits < len && nkti_digit_value(name[digits]) <= 9) {
+        if (number <= UINT32_MAX) number = number * 10 + nkti_digit_value(name[digits]);
+        digits++;
+    }
+    if (digits == len) {
+        if (name[0] == '0' || number > UINT32_MAX) {
+            return nkti_cursor_fail(in, name, NKT_EADDR, "scope",
+                                    "expected a number from 1 to 4294967295 without leading "
+                                    "zeros, or the name of an interface");
+        }
+        *scope = (uint32_t)number;
+        return NKT_OK;
+    }
+    char text[NKTI_SCOPE_MAX + 1];
+    if (len <= NKTI_SCOPE_MAX) {
+        memcpy(text, name, len);
+        text[len] = '\0';
+        if (nkti_interface_index(NULL, text, scope) >= 0) return NKT_OK;
+    }
+    return nkti_cursor_fail(in, name, NKT_ENODEV, "scope",
+                            "expected the number or name of an interface of this host");
+}
+
+// Reads an address, and its scope if it has one, to the end of the input.
+static int nkti_ip_read(nkti_cursor *in, nkt_ip *ip) {
+    int err = nkti_ip_read_bare(in, ip);
+    if (err < 0 || in->at == in->end) return err;
+    if (*in->at != '%') {
+        return nkti_cursor_fail(in, in->at, NKT_EADDR, "address",
+                                "expected the end of the address");
+    }
+    if (ip->family == NKT_IPV4 || nkti_ip_is_mapped(ip)) {
+        return nkti_cursor_fail(in, in->at, NKT_EADDR, "scope",
+                                "an IPv4 address has no scope; expected its end");
+    }
+    return nkti_scope_read(in, &ip->scope);
+}
+
+// Writes a number in decimal and returns the place behind it.
+static char *nkti_write_decimal(char *out, uint32_t value) {
+    char digits[10];
+    int count = 0;
+    do {
+        digits[count++] = (char)('0' + value % 10);
+        value /= 10;
+    } while (value != 0);
+    while (count > 0) *out++ = digits[--count];
+    return out;
+}
+
+static char *nkti_ip4_write(char *out, const uint8_t *bytes) {
+    for (int i = 0; i < 4; i++) {
+        uint32_t value = bytes[i];
+        if (i > 0) *out++ = '.';
+        if (value >= 100) *out++ = (char)('0' + value / 100);
+        if (value >= 10) *out++ = (char)('0' + value / 10 % 10);
+        *out++ = (char)('0' + value % 10);
+    }
+    return out;
+}
+
+static char *nkti_ip6_write(char *out, const uint8_t *bytes) {
+    int gap = 8, gap_len = 1;       // one zero group alone is written as it is
+    for (int i = 0, run = 0; i < 8; i++) {
+        run = (bytes[2 * i] | bytes[2 * i + 1]) == 0 ? run + 1 : 0;
+        if (run > gap_len) {
+            gap_len = run;
+            gap = i + 1 - run;
+        }
+    }
+    for (int i = 0; i < 8; i++) {
+        if (i == gap) {
+            *out++ = ':';
+            *out++ = ':';
+            i += gap_len - 1;
+            continue;
+        }
+        if (i > 0 && i != gap + gap_len) *out++ = ':';
+        uint32_t value = (uint32_t)bytes[2 * i] << 8 | bytes[2 * i + 1];
+        int shift = value > 0xfff ? 12 : value > 0xff ? 8 : value > 0xf ? 4 : 0;
+        for (; shift >= 0; shift -= 4) *out++ = "0123456789abcdef"[value >> shift & 15];
+    }
+    return out;
+}
+
+// Writes at most NKT_IP_TEXT_MAX - 1 bytes and returns the place behind them.
+static char *nkti_ip_write(char *out, const nkt_ip *ip) {
+    if (ip->family == NKT_IPV4) return nkti_ip4_write(out, ip->bytes);
+    if (ip->family != NKT_IPV6) return out;
+    if (nkti_ip_is_mapped(ip)) {
+        memcpy(out, "::ffff:", 7);
+        out = nkti_ip4_write(out + 7, ip->bytes + 12);
+    } else {
+        out = nkti_ip6_write(out, ip->bytes);
+    }
+    if (ip->scope == 0) return out;
+    *out++ = '%';
+    return nkti_write_decimal(out, ip->scope);
+}
+
+// Hands out text that stands in `text`, which may be `buf` itself.
+static int nkti_text_give(char *text, const char *end, char *buf, size_t cap) {
+    size_t len = (size_t)(end - text);
+    if (len >= cap) return NKT_ENOSPACE;
+    if (text != buf) memcpy(buf, text, len);
+    buf[len] = '\0';
+    return (int)len;
+}
+
+// The finisher of MurmurHash3: every bit of the input moves half of the output.
+static uint64_t nkti_hash_mix(uint64_t hash, uint64_t value) {
+    hash ^= value;
+    hash ^= hash >> 33;
+    hash *= UINT64_C(0xff51afd7ed558ccd);
+    hash ^= hash >> 33;
+    hash *= UINT64_C(0xc4ceb9fe1a85ec53);
+    return hash ^ hash >> 33;
+}
+
+NKT_API int nkt_ip_parse_n(const char *text, size_t len, nkt_ip *ip, nkt_problem *problem) {
+    nkti_cursor in = nkti_cursor_begin(text, len);
+    nkt_ip found;
+    int err = nkti_ip_read(&in, &found);
+    if (err < 0) return nkti_cursor_result(&in, err, problem);
+    *ip = found;
+    return NKT_OK;
+}
+
+NKT_API int nkt_ip_parse(const char *text, nkt_ip *ip) {
+    return nkt_ip_parse_n(text, text == NULL ? 0 : strlen(text), ip, NULL);
+}
+
+NKT_API int nkt_ip_format(const nkt_ip *ip, char *buf, size_t cap) {
+    char text[NKT_IP_TEXT_MAX];
+    char *start = cap >= sizeof text ? buf : text;
+    return nkti_text_give(start, nkti_ip_write(start, ip), buf, cap);
+}
+
+NKT_API int nkt_ip_format_named(const nkt_ip *ip, char *buf, size_t cap) {
+    char name[NKTI_SCOPE_MAX + 1];
+    char text[NKT_IP_TEXT_MAX];
+    nkt_ip bare = *ip;
+    bare.scope = 0;
+    char *end = nkti_ip_write(text, &bare);
+    if (ip->family != NKT_IPV6 || ip->scope == 0 ||
+        nkti_interface_name(NULL, ip->scope, name, sizeof name) < 0) {
+        return nkt_ip_format(ip, buf, cap);
+    }
+    size_t len = strlen(name);
+    if (len + 2 > sizeof text - (size_t)(end - text)) return nkt_ip_format(ip, buf, cap);
+    *end++ = '%';
+    memcpy(end, name, len);
+    return nkti_text_give(text, end + len, buf, cap);
+}
+
+NKT_API int nkt_ip_compare(const nkt_ip *a, const nkt_ip *b) {
+    if (a->family != b->family) return a->family < b->family ? -1 : 1;
+    int order = memcmp(a->bytes, b->bytes, sizeof a->bytes);
+    if (order != 0) return order < 0 ? -1 : 1;
+    return a->scope == b->scope ? 0 : a->scope < b->scope ? -1 : 1;
+}
+
+NKT_API bool nkt_ip_equal(const nkt_ip *a, const nkt_ip *b) {
+    return a->family == b->family && a->scope == b->scope &&
+           memcmp(a->bytes, b->bytes, sizeof a->bytes) == 0;
+}
+
+NKT_API uint64_t nkt_ip_hash(const nkt_ip *ip) {
+    uint64_t hash = nkti_hash_mix(ip->family, ip->scope);
+    for (size_t i = 0; i < sizeof ip->bytes; i += 8) {
+        uint64_t value = 0;
+        for (size_t k = 0; k < 8; k++) value = value << 8 | ip->bytes[i + k];
+        hash = nkti_hash_mix(hash, value);
+    }
+    return hash;
+}
+
+NKT_API nkt_ip nkt_ip_from_bytes(const void *bytes, size_t len) {
+    nkt_ip ip;
+    memset(&ip, 0, sizeof ip);
+    if (len != 4 && len != 16) return ip;
+    ip.family = len == 4 ? NKT_IPV4 : NKT_IPV6;
+    memcpy(ip.bytes, bytes, len);
+    return ip;
+}
+
+NKT_API nkt_ip nkt_ip_from_u32(uint32_t value) {
+    uint8_t bytes[4];
+    for (int i = 0; i < 4; i++) bytes[i] = (uint8_t)(value >> (24 - 8 * i));
+    return nkt_ip_from_bytes(bytes, sizeof bytes);
+}
+
+NKT_API int nkt_ip_to_u32(const nkt_ip *ip, uint32_t *value) {
+    if (ip->family != NKT_IPV4) return NKT_EINVAL;
+    *value = (uint32_t)ip->bytes[0] << 24 | (uint32_t)ip->bytes[1] << 16 |
+             (uint32_t)ip->bytes[2] << 8 | ip->bytes[3];
+    return NKT_OK;
+}
+
+NKT_API nkt_ip nkt_ip_unmap(const nkt_ip *ip) {
+    return nkti_ip_is_mapped(ip) ? nkt_ip_from_bytes(ip->bytes + 12, 4) : *ip;
+}
+
+NKT_API nkt_ip nkt_ip_map(const nkt_ip *ip) {
+    if (ip->family != NKT_IPV4) return *ip;
+    uint8_t bytes[16] = {0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0xff, 0xff, 0, 0, 0, 0};
+    memcpy(bytes + 12, ip->bytes, 4);
+    return nkt_ip_from_bytes(bytes, sizeof bytes);
+}
+
+NKT_API nkt_ip nkt_ip_any(int family) {
+    static const uint8_t zero[16] = {0};
+    return nkt_ip_from_bytes(zero, family == NKT_IPV4 ? 4 : family == NKT_IPV6 ? 16 : 0);
+}
+
+NKT_API nkt_ip nkt_ip_loopback(int family) {
+    nkt_ip ip = nkt_ip_any(family);
+    if (family == NKT_IPV4) ip.bytes[0] = 127;
+    if (family == NKT_IPV4) ip.bytes[3] = 1;
+    if (family == NKT_IPV6) ip.bytes[15] = 1;
+    return ip;
+}
+
+//==============================================================================
+// MARK: @addr - an IP address and a port
+//
+// Brackets are what tells the colons of an IPv6 address from the one in front
+// of the port (RFC 3986 section 3.2.2), so without them such text is refused,
+// even where only one reading would make sense.
+//
+// The system's structures are copied to and from aligned locals, never pointed
+// into: a caller's buffer may lie anywhere.
+//==============================================================================
+
+// Reads ":port" to the end of the input.
+static int nkti_port_read(nkti_cursor *in, uint16_t *port) {
+    const char *p = in->at;
+    if (p == in->end || *p != ':') {
+        return nkti_cursor_fail(in, p, NKT_EPORT, "port",
+                                "expected a colon and a port from 0 to 65535");
+    }
+    const char *first = ++p;
+    uint32_t value = 0;
+    for (uint32_t digit; p < in->end && (digit = nkti_digit_value(*p)) <= 9; p++) {
+        value = value * 10 + digit;
+        if (value > 65535) {
+            return nkti_cursor_fail(in, first, NKT_EPORT, "port",
+                                    "expected a port from 0 to 65535");
+        }
+    }
+    if (p == first || p < in->end) {
+        return nkti_cursor_fail(in, p, NKT_EPORT, "port",
+                                "expected a port, a decimal number from 0 to 65535");
+    }
+    if (*first == '0' && p - first > 1) {
+        return nkti_cursor_fail(in, first, NKT_EPORT, "port",
+                                "expected a port without leading zeros");
+    }
+    *port = (uint16_t)value;
+    return NKT_OK;
+}
+
+// Reads "[address]" and stops behind it.
+static int nkti_bracket_read(nkti_cursor *in, nkt_ip *ip) {
+    const char *end = in->end;
+    const char *close = (const char *)memchr(in->at, ']', (size_t)(end - in->at));
+    if (close == NULL) {
+        return nkti_cursor_fail(in, end, NKT_EADDR, "address",
+                                "expected ']' behind the IPv6 address");
+    }
+    const char *open = in->at++;
+    in->end = close;
+    int err = nkti_ip_read(in, ip);
+    in->end = end;
+    if (err < 0) return err;
+    if (ip->family != NKT_IPV6) {
+        return nkti_cursor_fail(in, open, NKT_EADDR, "address",
+                                "expected an IPv4 address without brackets");
+    }
+    in->at = close + 1;
+    return NKT_OK;
+}
+
+// Whether text is an IPv6 address, a colon and decimal digits. A scope counts
+// as one whether or not there is such an interface.
+static bool nkti_ip6_has_port(const char *text, size_t len) {
+    size_t colon = len;
+    while (colon > 0 && nkti_digit_value(text[colon - 1]) <= 9) colon--;
+    if (colon == 0 || colon == len || text[colon - 1] != ':') return false;
+    nkti_cursor in = nkti_cursor_begin(text, colon - 1);
+    nkt_ip ip;
+    int err = nkti_ip_read(&in, &ip);
+    return (err == NKT_OK || err == NKT_ENODEV) && ip.family == NKT_IPV6;
+}
+
+static int nkti_ambiguous(nkti_cursor *in) {
+    return nkti_cursor_fail(in, in->start, NKT_EAMBIGUOUS, "address",
+                            "an IPv6 address with a port needs brackets; "
+                            "expected [address]:port");
+}
+
+static int nkti_addr_read(nkti_cursor *in, nkt_addr *addr) {
+    memset(addr, 0, sizeof *addr);
+    const char *text = in->at;
+    int err;
+    if (text < in->end && *text == '[') {
+        err = nkti_bracket_read(in, &addr->ip);
+        return err < 0 ? err : nkti_port_read(in, &addr->port);
+    }
+    err = nkti_ip_read_bare(in, &addr->ip);
+    if (err < 0) {
+        bool six = nkti_ip6_has_port(text, (size_t)(in->end - text));
+        return six ? nkti_ambiguous(in) : err;
+    }
+    if (addr->ip.family == NKT_IPV6) return nkti_ambiguous(in);
+    if (in->at < in->end && *in->at != ':') {
+        return nkti_cursor_fail(in, in->at, NKT_EADDR, "address",
+                                "expected a colon and a port behind the address");
+    }
+    return nkti_port_read(in, &addr->port);
+}
+
+// Writes at most NKT_ADDR_TEXT_MAX - 1 bytes.
+static char *nkti_addr_write(char *out, const nkt_ip *ip, uint16_t port) {
+    if (ip->family == NKT_IPV6) *out++ = '[';
+    out = nkti_ip_write(out, ip);
+    if (ip->family == NKT_IPV6) *out++ = ']';
+    *out++ = ':';
+    return nkti_write_decimal(out, port);
+}
+
+NKT_API int nkt_addr_parse_n(const char *text, size_t len, nkt_addr *addr, nkt_problem *problem) {
+    nkti_cursor in = nkti_cursor_begin(text, len);
+    nkt_addr found;
+    int err = nkti_addr_read(&in, &found);
+    if (err < 0) return nkti_cursor_result(&in, err, problem);
+    *addr = found;
+    return NKT_OK;
+}
+
+NKT_API int nkt_addr_parse(const char *text, nkt_addr *addr) {
+    return nkt_addr_parse_n(text, text == NULL ? 0 : strlen(text), addr, NULL);
+}
+
+NKT_API int nkt_addr_format(const nkt_addr *addr, char *buf, size_t cap) {
+    char text[NKT_ADDR_TEXT_MAX];
+    char *start = cap >= sizeof text ? buf : text;
+    char *end = start;
+    if (addr->ip.family != 0) end = nkti_addr_write(start, &addr->ip, addr->port);
+    return nkti_text_give(start, end, buf, cap);
+}
+
+NKT_API int nkt_addr_compare(const nkt_addr *a, const nkt_addr *b) {
+    int order = nkt_ip_compare(&a->ip, &b->ip);
+    if (order != 0) return order;
+    if (a->port != b->port) return a->port < b->port ? -1 : 1;
+    if (a->flow_label == b->flow_label) return 0;
+    return a->flow_label < b->flow_label ? -1 : 1;
+}
+
+NKT_API bool nkt_addr_equal(const nkt_addr *a, const nkt_addr *b) {
+    return nkt_ip_equal(&a->ip, &b->ip) && a->port == b->port && a->flow_label == b->flow_label;
+}
+
+NKT_API uint64_t nkt_addr_hash(const nkt_addr *addr) {
+    return nkti_hash_mix(nkt_ip_hash(&addr->ip), (uint64_t)addr->flow_label << 16 | addr->port);
+}
+
+NKT_API nkt_addr nkt_addr_make(const nkt_ip *ip, uint16_t port) {
+    nkt_addr addr;
+    memset(&addr, 0, sizeof addr);
+    addr.ip = *ip;
+    addr.port = port;
+    return addr;
+}
+
+NKT_API int nkt_addr_to_sockaddr(const nkt_addr *addr, void *sockaddr, size_t cap) {
+    struct sockaddr_in in4;
+    struct sockaddr_in6 in6;
+    if (addr->ip.family == NKT_IPV4) {
+        if (cap < sizeof in4) return NKT_ENOSPACE;
+        memset(&in4, 0, sizeof in4);
+        in4.sin_family = AF_INET;
+        in4.sin_port = htons(addr->port);
+        memcpy(&in4.sin_addr, addr->ip.bytes, 4);
+        nkti_sockaddr_set_len(&in4, sizeof in4);
+        memcpy(sockaddr, &in4, sizeof in4);
+        return (int)sizeof in4;
+    }
+    if (addr->ip.family != NKT_IPV6) return NKT_EINVAL;
+    if (cap < sizeof in6) return NKT_ENOSPACE;
+    memset(&in6, 0, sizeof in6);
+    in6.sin6_family = AF_INET6;
+    in6.sin6_port = htons(addr->port);
+    in6.sin6_flowinfo = htonl(addr->flow_label & 0xfffff);
+    in6.sin6_scope_id = addr->ip.scope;
+    memcpy(&in6.sin6_addr, addr->ip.bytes, 16);
+    nkti_sockaddr_set_len(&in6, sizeof in6);
+    memcpy(sockaddr, &in6, sizeof in6);
+    return (int)sizeof in6;
+}
+
+NKT_API int nkt_addr_from_sockaddr(const void *sockaddr, size_t len, nkt_addr *addr) {
+    struct sockaddr_in in4;
+    struct sockaddr_in6 in6;
+    nkt_ip ip;
+    if (len < sizeof in4) return NKT_EADDR;
+    memcpy(&in4, sockaddr, sizeof in4);         // the family is in the same place in all
+    if (in4.sin_family == AF_INET) {
+        ip = nkt_ip_from_bytes(&in4.sin_addr, 4);
+        *addr = nkt_addr_make(&ip, ntohs(in4.sin_port));
+        return NKT_OK;
+    }
+    if (in4.sin_family != AF_INET6 || len < sizeof in6) return NKT_EADDR;
+    memcpy(&in6, sockaddr, sizeof in6);
+    ip = nkt_ip_from_bytes(&in6.sin6_addr, 16);
+    // Its text could not be read back with one.
+    if (!nkti_ip_is_mapped(&ip)) ip.scope = (uint32_t)in6.sin6_scope_id;
+    *addr = nkt_addr_make(&ip, ntohs(in6.sin6_port));
+    addr->flow_label = ntohl(in6.sin6_flowinfo) & 0xfffff;
+    return NKT_OK;
+}
+
+#ifndef NETKIT_NO_NET
+//==============================================================================
+// MARK: @net - networks, and what an address is for
+//
+// A network compares its first `bits` bits, whole bytes and then the rest of
+// one under a mask.
+//
+// The kinds are looked up in one table per family, where the longest prefix
+// that fits wins, so that the order of lines does not matter and an exception
+// is one more line. The lines are those of IANA's IPv4 and IPv6
+// Special-Purpose Address Registries, the multicast blocks, and 2000::/3, the
+// only part of IPv6 that IANA has given out as global unicast. Special blocks
+// that the registries call globally reachable are NKT_KIND_GLOBAL and have a
+// line only where they lie inside one that is not.
+//==============================================================================
+
+static int nkti_ip_max_bits(const nkt_ip *ip) {
+    return ip->family == NKT_IPV4 ? 32 : ip->family == NKT_IPV6 ? 128 : 0;
+}
+
+// No more than the family has, whatever a caller wrote into the structure.
+static int nkti_net_bits(const nkt_net *net) {
+    int max = nkti_ip_max_bits(&net->ip);
+    return net->bits < max ? net->bits : max;
+}
+
+static bool nkti_bits_equal(const uint8_t *a, const uint8_t *b, int bits) {
+    size_t whole = (size_t)bits / 8;
+    int rest = bits % 8;
+    if (memcmp(a, b, whole) != 0) return false;
+    return rest == 0 || (a[whole] ^ b[whole]) >> (8 - rest) == 0;
+}
+
+// Makes the bits behind the first `bits` all zeros or all ones.
+static void nkti_ip_fill(nkt_ip *ip, int bits, bool ones) {
+    int max = nkti_ip_max_bits(ip);
+    for (int i = bits / 8; i < max / 8; i++) {
+        uint8_t mask = i == bits / 8 ? (uint8_t)(0xff >> bits % 8) : (uint8_t)0xff;
+        ip->bytes[i] = (uint8_t)(ones ? ip->bytes[i] | mask : ip->bytes[i] & ~mask);
+    }
+}
+
+static int nkti_net_read(nkti_cursor *in, nkt_net *net) {
+    nkt_ip ip;
+    int err = nkti_ip_read_bare(in, &ip);
+    if (err < 0) return err;
+    const char *p = in->at;
+    if (p < in->end && *p == '%') {
+        return nkti_cursor_fail(in, p, NKT_EADDR, "scope",
+                                "a network has no scope; expected '/' and a prefix length");
+    }
+    if (p == in->end || *p != '/') {
+        return nkti_cursor_fail(in, p, NKT_EADDR, "prefix length",
+                                "expected '/' and a prefix length behind the address");
+    }
+    const char *first = ++p;
+    int bits = 0;
+    while (p < in->end && nkti_digit_value(*p) <= 9 && bits <= 128) {
+        bits = bits * 10 + (int)nkti_digit_value(*p++);
+    }
+    if (p == first || (*first == '0' && p - first > 1) || bits > nkti_ip_max_bits(&ip)) {
+        return nkti_cursor_fail(in, first, NKT_EADDR, "prefix length",
+                                ip.family == NKT_IPV4
+                                ? "expected a number from 0 to 32 without leading zeros"
+                                : "expected a number from 0 to 128 without leading zeros");
+    }
+    if (p < in->end) {
+        return nkti_cursor_fail(in, p, NKT_EADDR, "prefix length",
+                                "expected the end of the prefix length");
+    }
+    return nkt_net_make(&ip, bits, net);
+}
+
+typedef struct nkti_kind4 {
+    uint32_t prefix;
+    uint8_t bits;
+    uint8_t kind;
+} nkti_kind4;
+
+static const nkti_kind4 nkti_kinds4[] = {
+    {0x00000000, 0, NKT_KIND_GLOBAL},
+    {0x00000000, 8, NKT_KIND_RESERVED},         // this network, RFC 791
+    {0x00000000, 32, NKT_KIND_UNSPECIFIED},     // RFC 1122 section 3.2.1.3
+    {0x0a000000, 8, NKT_KIND_PRIVATE},          // RFC 1918
+    {0x64400000, 10, NKT_KIND_SHARED},          // RFC 6598
+    {0x7f000000, 8, NKT_KIND_LOOPBACK},         // RFC 1122 section 3.2.1.3
+    {0xa9fe0000, 16, NKT_KIND_LINK_LOCAL},      // RFC 3927
+    {0xac100000, 12, NKT_KIND_PRIVATE},         // RFC 1918
+    {0xc0000000, 24, NKT_KIND_RESERVED},        // protocol assignments, RFC 6890
+    {0xc0000009, 32, NKT_KIND_GLOBAL},          // port control anycast, RFC 7723
+    {0xc000000a, 32, NKT_KIND_GLOBAL},          // TURN anycast, RFC 8155
+    {0xc0000200, 24, NKT_KIND_DOCUMENTATION},   // RFC 5737
+    {0xc0586300, 24, NKT_KIND_RESERVED},        // once 6to4 relays, RFC 7526
+    {0xc0a80000, 16, NKT_KIND_PRIVATE},         // RFC 1918
+    {0xc6120000, 15, NKT_KIND_BENCHMARKING},    // RFC 2544
+    {0xc6336400, 24, NKT_KIND_DOCUMENTATION},   // RFC 5737
+    {0xcb007100, 24, NKT_KIND_DOCUMENTATION},   // RFC 5737
+    {0xe0000000, 4, NKT_KIND_MULTICAST},        // RFC 5771
+    {0xf0000000, 4, NKT_KIND_RESERVED},         // RFC 1112 section 4
+    {0xffffffff, 32, NKT_KIND_BROADCAST}        // RFC 919 section 7
+};
+
+typedef struct nkti_kind6 {
+    uint8_t prefix[16];
+    uint8_t bits;
+    uint8_t kind;
+} nkti_kind6;
+
+static const nkti_kind6 nkti_kinds6[] = {
+    {{0}, 0, NKT_KIND_RESERVED},                                    // not given out
+    {{0x20}, 3, NKT_KIND_GLOBAL},                                   // RFC 4291 section 2.4
+    {{0}, 128, NKT_KIND_UNSPECIFIED},
+    {{0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 1}, 128, NKT_KIND_LOOPBACK},
+    {{0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0xff, 0xff}, 96, NKT_KIND_V4_MAPPED},
+    {{0, 0x64, 0xff, 0x9b}, 96, NKT_KIND_NAT64},                    // RFC 6052
+    {{0, 0x64, 0xff, 0x9b, 0, 1}, 48, NKT_KIND_NAT64},              // RFC 8215
+    {{1}, 64, NKT_KIND_DISCARD},                                    // RFC 6666
+    {{1, 0, 0, 0, 0, 0, 0, 1}, 64, NKT_KIND_DISCARD},               // RFC 9780
+    {{0x20, 1}, 23, NKT_KIND_RESERVED},                             // RFC 2928
+    {{0x20, 1}, 32, NKT_KIND_TEREDO},                               // RFC 4380
+    {{0x20, 1, 0, 1, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 1}, 128, NKT_KIND_GLOBAL},  // RFC 7723
+    {{0x20, 1, 0, 1, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 2}, 127, NKT_KIND_GLOBAL},  // 8155, 9665
+    {{0x20, 1, 0, 2}, 48, NKT_KIND_BENCHMARKING},                   // RFC 5180
+    {{0x20, 1, 0, 3}, 32, NKT_KIND_GLOBAL},                         // RFC 7450
+    {{0x20, 1, 0, 4, 1, 0x12}, 48, NKT_KIND_GLOBAL},                // RFC 7535
+    {{0x20, 1, 0, 0x20}, 27, NKT_KIND_GLOBAL},                      // RFC 7343, RFC 9374
+    {{0x20, 1, 0x0d, 0xb8}, 32, NKT_KIND_DOCUMENTATION},            // RFC 3849
+    {{0x20, 2}, 16, NKT_KIND_6TO4},                                 // RFC 3056
+    {{0x3f, 0xff}, 20, NKT_KIND_DOCUMENTATION},                     // RFC 9637
+    {{0xfc}, 7, NKT_KIND_UNIQUE_LOCAL},                             // RFC 4193
+    {{0xfe, 0x80}, 10, NKT_KIND_LINK_LOCAL},
+    {{0xfe, 0xc0}, 10, NKT_KIND_SITE_LOCAL},                        // RFC 3879
+    {{0xff}, 8, NKT_KIND_MULTICAST}
+};
+
+static bool nkti_ip_has_prefix(const nkt_ip *ip, const uint8_t *prefix, int bits) {
+    return ip->family == NKT_IPV6 && nkti_bits_equal(ip->bytes, prefix, bits);
+}
+
+NKT_API int nkt_net_make(const nkt_ip *ip, int bits, nkt_net *net) {
+    int max = nkti_ip_max_bits(ip);
+    if (max == 0 || bits < 0 || bits > max) return NKT_EINVAL;
+    nkt_ip first = *ip;
+    first.scope = 0;
+    nkti_ip_fill(&first, bits, false);
+    memset(net, 0, sizeof *net);
+    net->ip = first;
+    net->bits = (uint8_t)bits;
+    return NKT_OK;
+}
+
+NKT_API int nkt_net_parse_n(const char *text, size_t len, nkt_net *net, nkt_problem *problem) {
+    nkti_cursor in = nkti_cursor_begin(text, len);
+    int err = nkti_net_read(&in, net);
+    return nkti_cursor_result(&in, err, problem);
+}
+
+NKT_API int nkt_net_parse(const char *text, nkt_net *net) {
+    return nkt_net_parse_n(text, text == NULL ? 0 : strlen(text), net, NULL);
+}
+
+NKT_API int nkt_net_format(const nkt_net *net, char *buf, size_t cap) {
+    char text[NKT_NET_TEXT_MAX];
+    char *end = text;
+    if (nkti_ip_max_bits(&net->ip) != 0) {
+        end = nkti_ip_write(end, &net->ip);
+        *end++ = '/';
+        end = nkti_write_decimal(end, (uint32_t)nkti_net_bits(net));
+    }
+    return nkti_text_give(text, end, buf, cap);
+}
+
+NKT_API bool nkt_net_contains(const nkt_net *net, const nkt_ip *ip) {
+    return net->ip.family == ip->family && nkti_ip_max_bits(ip) != 0 &&
+           nkti_bits_equal(net->ip.bytes, ip->bytes, nkti_net_bits(net));
+}
+
+NKT_API bool nkt_net_overlaps(const nkt_net *a, const nkt_net *b) {
+    return nkt_net_contains(a, &b->ip) || nkt_net_contains(b, &a->ip);
+}
+
+NKT_API int nkt_net_compare(const nkt_net *a, const nkt_net *b) {
+    int order = nkt_ip_compare(&a->ip, &b->ip);
+    if (order != 0) return order;
+    return a->bits == b->bits ? 0 : a->bits < b->bits ? -1 : 1;
+}
+
+NKT_API bool nkt_net_equal(const nkt_net *a, const nkt_net *b) {
+    return a->bits == b->bits && nkt_ip_equal(&a->ip, &b->ip);
+}
+
+NKT_API uint64_t nkt_net_hash(const nkt_net *net) {
+    return nkti_hash_mix(nkt_ip_hash(&net->ip), net->bits);
+}
+
+NKT_API nkt_ip nkt_net_first(const nkt_net *net) {
+    return net->ip;
+}
+
+NKT_API nkt_ip nkt_net_last(const nkt_net *net) {
+    nkt_ip ip = net->ip;
+    nkti_ip_fill(&ip, nkti_net_bits(net), true);
+    return ip;
+}
+
+NKT_API nkt_ip nkt_net_broadcast(const nkt_net *net) {
+    if (net->ip.family != NKT_IPV4 || net->bits > 30) return nkt_ip_any(0);
+    return nkt_net_last(net);
+}
+
+NKT_API nkt_ip nkt_net_mask(int family, int bits) {
+    nkt_ip ip = nkt_ip_any(family);
+    if (bits < 0 || bits > nkti_ip_max_bits(&ip)) return nkt_ip_any(0);
+    nkti_ip_fill(&ip, 0, true);
+    nkti_ip_fill(&ip, bits, false);
+    return ip;
+}
+
+NKT_API int nkt_net_mask_bits(const nkt_ip *mask) {
+    int bits = 0, max = nkti_ip_max_bits(mask);
+    if (max == 0) return NKT_EADDR;
+    while (bits < max && (mask->bytes[bits / 8] & 0x80 >> bits % 8) != 0) bits++;
+    nkt_ip right = nkt_net_mask(mask->family, bits);
+    return memcmp(right.bytes, mask->bytes, sizeof right.bytes) == 0 ? bits : NKT_EADDR;
+}
+
+NKT_API nkt_ip_kind nkt_ip_classify(const nkt_ip *ip) {
+    int kind = NKT_KIND_NONE, longest = -1;
+    if (ip->family == NKT_IPV4) {
+        for (size_t i = 0; i < sizeof nkti_kinds4 / sizeof nkti_kinds4[0]; i++) {
+            const nkti_kind4 *line = &nkti_kinds4[i];
+            nkt_ip prefix = nkt_ip_from_u32(line->prefix);
+            if (line->bits <= longest) continue;
+            if (!nkti_bits_equal(prefix.bytes, ip->bytes, line->bits)) continue;
+            longest = line->bits;
+            kind = line->kind;
+        }
+    } else if (ip->family == NKT_IPV6) {
+        for (size_t i = 0; i < sizeof nkti_kinds6 / sizeof nkti_kinds6[0]; i++) {
+            const nkti_kind6 *line = &nkti_kinds6[i];
+            if (line->bits <= longest) continue;
+            if (!nkti_bits_equal(line->prefix, ip->bytes, line->bits)) continue;
+            longest = line->bits;
+            kind = line->kind;
+        }
+    }
+    return (nkt_ip_kind)kind;
+}
+
+NKT_API const char *nkt_ip_kind_name(nkt_ip_kind kind) {
+    static const char *const names[] = {
+        "none",         "unspecified", "loopback",      "private",      "shared",
+        "link-local",   "unique-local", "site-local",   "documentation", "benchmarking",
+        "multicast",    "broadcast",   "IPv4-mapped",   "NAT64",        "6to4",
+        "Teredo",       "discard",     "reserved",      "global"};
+    size_t index = (size_t)kind;
+    return index < sizeof names / sizeof names[0] ? names[index] : "none";
+}
+
+NKT_API bool nkt_ip_is_global(const nkt_ip *ip) {
+    nkt_ip_kind kind = nkt_ip_classify(ip);
+    if (kind == NKT_KIND_GLOBAL) return true;
+    nkt_ip inside = nkt_ip_embedded(ip);
+    // Of the two blocks of NAT64 the one with a known place for the IPv4
+    // address is the one for the whole Internet.
+    if (kind == NKT_KIND_NAT64) return inside.family != 0;
+    if (kind != NKT_KIND_6TO4 && kind != NKT_KIND_TEREDO) return false;
+    return nkt_ip_classify(&inside) == NKT_KIND_GLOBAL;
+}
+
+NKT_API nkt_ip nkt_ip_embedded(const nkt_ip *ip) {
+    static const uint8_t compatible[12] = {0};
+    static const uint8_t nat64[12] = {0, 0x64, 0xff, 0x9b};
+    static const uint8_t teredo[4] = {0x20, 1};
+    static const uint8_t sixtofour[2] = {0x20, 2};
+    if (nkti_ip_is_mapped(ip) || nkti_ip_has_prefix(ip, nat64, 96)) {
+        return nkt_ip_from_bytes(ip->bytes + 12, 4);
+    }
+    if (nkti_ip_has_prefix(ip, sixtofour, 16)) return nkt_ip_from_bytes(ip->bytes + 2, 4);
+    if (nkti_ip_has_prefix(ip, teredo, 32)) {
+        nkt_ip client = nkt_ip_from_bytes(ip->bytes + 12, 4);
+        for (int i = 0; i < 4; i++) client.bytes[i] ^= 0xff;        // RFC 4380 section 4
+        return client;
+    }
+    // :: and ::1 are no IPv4-compatible addresses but themselves.
+    nkt_ip low = nkt_ip_from_bytes(ip->bytes + 12, 4);
+    bool own = low.bytes[0] == 0 && low.bytes[1] == 0 && low.bytes[2] == 0 && low.bytes[3] <= 1;
+    if (!own && nkti_ip_has_prefix(ip, compatible, 96)) return low;
+    return nkt_ip_any(0);
+}
+
+NKT_API int nkt_ip_multicast_scope(const nkt_ip *ip) {
+    const uint8_t *bytes = ip->bytes;
+    if (nkt_ip_classify(ip) != NKT_KIND_MULTICAST) return 0;
+    if (ip->family == NKT_IPV6) return bytes[1] & 15;
+    if (bytes[0] == 224 && bytes[1] == 0 && bytes[2] == 0) return 2;
+    if (bytes[0] == 239 && bytes[1] == 255) return 4;
+    if (bytes[0] == 239 && bytes[1] >= 192 && bytes[1] <= 195) return 8;
+    return 14;
+}
+#endif
+
+//==============================================================================
+// MARK: @target - "host:port" as people write it
+//
+// What the text is shows in its first bytes and its colons:
+//
+//     unix:...            the path of a Unix-domain socket
+//     [                   an IPv6 address, then perhaps a port
+//     no or one colon     an IPv4 address or a name, then perhaps a port
+//     more colons         an IPv6 address without a port
+//
+// The last needs care. "2001:db8::1:80" is a whole address, and an address and
+// a port just as well; whoever wrote it meant one of them, and we do not know
+// which. It is refused whenever what stands before the last colon is an address
+// too and what follows is decimal.
+//
+// A name is checked before anybody looks it up. Resolvers hand a name like
+// "1.2.3" or "0x7f.1" to parsers that take it for an address, so that what a
+// filter saw as a name would connect to 127.0.0.1; hence a last label that is
+// a number is refused, as URL parsers do (WHATWG URL, "ends in a number").
+//==============================================================================
+
+static bool nkti_is_letter(char c) {
+    uint8_t lower = (uint8_t)((uint8_t)c | 0x20u);
+    return lower >= 'a' && lower <= 'z';
+}
+
+// Whether a label is decimal digits, or "0x" and hex digits.
+static bool nkti_label_is_number(const char *label, const char *end) {
+    const char *p = label;
+    while (p < end && nkti_digit_value(*p) <= 9) p++;
+    if (p == end) return true;
+    if (p - label != 1 || label[0] != '0' || (*p != 'x' && *p != 'X')) return false;
+    p++;
+    while (p < end && nkti_hex_value(*p) <= 15) p++;
+    return p == end;
+}
+
+// Reads a host name that is the rest of the input.
+static int nkti_host_read(nkti_cursor *in) {
+    const char *label = in->at;
+    const char *end = in->end;
+    if (label == end) {
+        return nkti_cursor_fail(in, label, NKT_ENAME, "host", "expected a host name");
+    }
+    if (end[-1] == '.') end--;
+    if (end - label > NKT_HOST_MAX) {
+        return nkti_cursor_fail(in, label + NKT_HOST_MAX, NKT_ENAME, "host",
+                                "expected a host name of at most 253 bytes");
+    }
+    for (const char *p = label;; p++) {
+        if (p == end || *p == '.') {
+            if (p == label || p - label > 63) {
+                return nkti_cursor_fail(in, label, NKT_ENAME, "host",
+                                        "expected a label of 1 to 63 bytes between the dots");
+            }
+            if (*label == '-' || p[-1] == '-') {
+                return nkti_cursor_fail(in, *label == '-' ? label : p - 1, NKT_ENAME, "host",
+                                        "expected a label without a hyphen at either end");
+            }
+            if (p == end) break;
+            label = p + 1;
+        } else if ((uint8_t)*p >= 0x80) {
+            return nkti_cursor_fail(in, p, NKT_EUNSUPPORTED, "host",
+                                    "expected ASCII; write such a name in its xn-- form");
+        } else if (!nkti_is_letter(*p) && nkti_digit_value(*p) > 9 && *p != '-' && *p != '_') {
+            return nkti_cursor_fail(in, p, NKT_ENAME, "host",
+                                    "expected letters, digits, hyphens, underscores and dots");
+        }
+    }
+    if (nkti_label_is_number(label, end)) {
+        return nkti_cursor_fail(in, label, NKT_EADDR, "host",
+                                "a name that ends in a number looks like a mistyped address; "
+                                "expected four decimal numbers, or a name");
+    }
+    return NKT_OK;
+}
+
+// Text with two colons or more: an address, unless that can be read two ways.
+static int nkti_target_read_colons(nkti_cursor *in, nkt_target *target) {
+    if (nkti_ip6_has_port(in->at, (size_t)(in->end - in->at))) return nkti_ambiguous(in);
+    target->kind = NKT_TARGET_ADDR;
+    return nkti_ip_read(in, &target->ip);
+}
+
+static void nkti_target_set_host(nkt_target *target, nkt_target_kind kind, const char *host,
+                                 size_t len) {
+    target->kind = kind;
+    target->host_len = (uint16_t)len;
+    memcpy(target->host, host, len);
+}
+
+static int nkti_target_read_path(nkti_cursor *in, nkt_target *target) {
+    const char *path = in->at;
+    size_t len = (size_t)(in->end - path);
+    if (len == 0 || (len == 1 && path[0] == '@')) {
+        return nkti_cursor_fail(in, in->end, NKT_ENAME, "path",
+                                "expected a path behind \"unix:\", or '@' and a name");
+    }
+    if (len > NKT_UNIX_PATH_MAX) {
+        return nkti_cursor_fail(in, path + NKT_UNIX_PATH_MAX, NKT_ETOOLONG, "path",
+                                "expected a path of at most 107 bytes");
+    }
+    const char *nul = (const char *)memchr(path, '\0', len);
+    if (nul != NULL) {
+        return nkti_cursor_fail(in, nul, NKT_ENAME, "path", "expected a path without NUL bytes");
+    }
+    nkti_target_set_host(target, NKT_TARGET_UNIX, path, len);
+    return NKT_OK;
+}
+
+// Reads "name", "192.0.2.1" or nothing: what stands in front of the one colon.
+static int nkti_target_read_host(nkti_cursor *in, nkt_target *target) {
+    size_t len = (size_t)(in->end - in->at);
+    nkti_cursor number = *in;
+    target->kind = NKT_TARGET_ADDR;
+    if (nkti_ip_read(&number, &target->ip) == NKT_OK) return NKT_OK;
+    memset(&target->ip, 0, sizeof target->ip);
+    int err = nkti_host_read(in);
+    if (err == NKT_OK) nkti_target_set_host(target, NKT_TARGET_NAME, in->at, len);
+    return err;
+}
+
+static int nkti_target_read(nkti_cursor *in, int32_t default_port, nkt_target *target) {
+    const char *text = in->at;
+    const char *end = in->end;
+    size_t len = (size_t)(end - text);
+    int err = NKT_OK;
+    memset(target, 0, sizeof *target);
+    if (len == 0) {
+        return nkti_cursor_fail(in, text, NKT_ENAME, "address",
+                                "expected an address, a host name, or a colon and a port");
+    }
+    if (len >= 5 && memcmp(text, "unix:", 5) == 0) {
+        in->at += 5;
+        return nkti_target_read_path(in, target);
+    }
+    const char *colon = (const char *)memchr(text, ':', len);
+    const char *host_end = colon == NULL ? end : colon;
+    if (text[0] == '[') {
+        target->kind = NKT_TARGET_ADDR;
+        err = nkti_bracket_read(in, &target->ip);
+        host_end = in->at;
+    } else if (colon != NULL && memchr(colon + 1, ':', (size_t)(end - colon - 1)) != NULL) {
+        err = nkti_target_read_colons(in, target);
+        host_end = end;
+    } else if (colon == text) {
+        target->kind = NKT_TARGET_ANY;
+    } else {
+        in->end = host_end;
+        err = nkti_target_read_host(in, target);
+        in->end = end;
+    }
+    if (err < 0) return err;
+    in->at = host_end;
+    if (host_end == end && default_port >= 0) {
+        target->port = (uint16_t)default_port;
+        return NKT_OK;
+    }
+    return nkti_port_read(in, &target->port);
+}
+
+NKT_API int nkt_target_parse_n(const char *text, size_t len, int32_t default_port,
+                               nkt_target *target, nkt_problem *problem) {
+    if (default_port < -1 || default_port > 65535) {
+        return nkti_problem_set(problem, NKT_EPORT, "default_port", -1,
+                                "expected a default port from 0 to 65535, or -1 for none");
+    }
+    nkti_cursor in = nkti_cursor_begin(text, len);
+    nkt_target found;
+    int err = nkti_target_read(&in, default_port, &found);
+    if (err < 0) return nkti_cursor_result(&in, err, problem);
+    *target = found;
+    return NKT_OK;
+}
+
+NKT_API int nkt_target_parse(const char *text, int32_t default_port, nkt_target *target,
+                             nkt_problem *problem) {
+    return nkt_target_parse_n(text, text == NULL ? 0 : strlen(text), default_port, target,
+                              problem);
+}
+
+NKT_API int nkt_target_format(const nkt_target *target, char *buf, size_t cap) {
+    char text[sizeof target->host + 16];
+    char *end = text;
+    size_t len = target->host_len < sizeof target->host ? target->host_len : 0;
+    if (target->kind == NKT_TARGET_UNIX) {
+        memcpy(end, "unix:", 5);
+        end += 5;
+    }
+    if (target->kind == NKT_TARGET_UNIX || target->kind == NKT_TARGET_NAME) {
+        memcpy(end, target->host, len);
+        end += len;
+    }
+    if (target->kind == NKT_TARGET_ADDR) {
+        end = nkti_addr_write(end, &target->ip, target->port);
+    } else if (target->kind == NKT_TARGET_ANY || target->kind == NKT_TARGET_NAME) {
+        *end++ = ':';
+        end = nkti_write_decimal(end, target->port);
+    }
+    return nkti_text_give(text, end, buf, cap);
+}
+
+NKT_API int nkt_host_check(const char *name, size_t len, nkt_problem *problem) {
+    nkti_cursor in = nkti_cursor_begin(name, len);
+    return nkti_cursor_result(&in, nkti_host_read(&in), problem);
+}
+
+NKT_API bool nkt_host_is_local(const char *name, size_t len) {
+    static const char local[] = "localhost";
+    size_t want = sizeof local - 1;
+    if (len > 0 && name[len - 1] == '.') len--;
+    if (len < want || (len > want && name[len - want - 1] != '.')) return false;
+    for (size_t i = 0; i < want; i++) {
+        char c = name[len - want + i];
+        if (!nkti_is_letter(c) || (c | 0x20) != local[i]) return false;
+    }
+    return true;
+}
+//==============================================================================
+// MARK: @poller - waiting for many things at once, without callbacks
+//
+// Every pollable handle begins with an nkti_handle. While it is in a poller it
+// is on exactly one of three lists:
+//
+//     asleep   nothing known; the backend, the deadline heap or a post wakes it
+//     ready    has an event that was not fetched yet
+//     given    its event was fetched, and no call has said NKT_EAGAIN since:
+//              the next wait puts it back on `ready`
+//
+// `pending` says which events. Registrations are the handle's own watch and, for
+// handles that wait on several descriptors (a connection race), a borrowed array
+// of more. They are brought up to date at once whenever what the handle waits
+// for changes, and always before a descriptor is closed.
+//
+// Deadlines are in a binary heap. An entry may be earlier than the handle's true
+// deadline, never later: completing an operation leaves it alone, and when it
+// comes up the handle says when it really wants to be called. So a time-out that
+// does not happen costs no heap operation.
+//
+// Other threads reach a poller by its posted list and its one wake-up descriptor
+// only, under the environment's lock.
+//==============================================================================
+
+#define NKTI_BATCH 64                   // events taken from the backend at once
+#define NKTI_LENT_SIZE 65536            // the buffer a reading connection borrows
+#define NKTI_LENT_KEPT 2                // idle ones a poller keeps
+#define NKTI_PAGE 4096
+#define NKTI_RECEIVES_PER_TURN 16
+#define NKTI_FOREIGN_BUCKETS 64
+
+typedef struct nkti_handle nkti_handle;
+
+typedef struct nkti_handle_ops {
+    const char *kind;
+    // A descriptor is ready, the deadline has come or somebody has posted.
+    void (*drive)(nkti_handle *handle, uint32_t ready, int64_t now);
+    // What it waits for.
+    void (*interest)(nkti_handle *handle, nkt_interest *out);
+} nkti_handle_ops;
+
+struct nkti_handle {
+    nkt_env *env;
+    const nkti_handle_ops *ops;
+    nkt_poller *poller;                 // changed under the lock
+    void *user;
+    nkti_handle *prev, *next;           // the list it is on
+    nkti_handle *post_next;             // under the lock
+    nkt_poll_watch *more;               // NKT_WATCH_MAX more registrations, or NULL
+    nkt_poll_watch watch;
+    int64_t deadline;                   // the heap's entry
+    uint32_t heap_index;                // from 1; 0 = not in the heap
+    uint8_t list;
+    uint8_t pending;                    // NKT_READ, ...
+    uint8_t want;                       // what the user wants to hear of
+    bool posted;                        // under the lock
+    bool nonblocking;
+};
+
+enum { NKTI_ASLEEP, NKTI_READY, NKTI_GIVEN, NKTI_LISTS };
+
+typedef struct nkti_foreign {
+    nkti_handle handle;
+    struct nkti_foreign *next_in_bucket;
+    nkt_fd fd;
+    bool always;                        // a regular file, which epoll does not take
+} nkti_foreign;
+
+struct nkt_poller {
+    nkt_env *env;
+    const nkt_sys_poll *sys;
+    void *backend;
+    int64_t process_id;
+    nkt_wake wake;
+    nkt_poll_watch wake_watch;
+    nkti_handle lists[NKTI_LISTS];      // heads of rings; only prev and next are used
+    int ready_count;
+    nkti_handle *posted;                // under the lock
+    bool woken;                         // under the lock: the wake-up is posted
+    bool wake_asked;                    // under the lock: by nkt_poller_wake
+    uint32_t turn;                      // counts waits
+    nkti_handle **heap;                 // from index 1
+    size_t heap_count, heap_capacity;
+    void *lent_idle[NKTI_LENT_KEPT];
+    int lent_idle_count;
+    nkti_foreign *foreign[NKTI_FOREIGN_BUCKETS];
+};
+
+// --- Lists ----------------------------------------------------------------------
+
+static void nkti_handle_init(nkti_handle *handle, nkt_env *env, const nkti_handle_ops *ops,
+                             bool nonblocking) {
+    memset(handle, 0, sizeof *handle);
+    handle->env = env;
+    handle->ops = ops;
+    handle->deadline = NKT_NEVER;
+    handle->watch.fd = NKT_NO_FD;
+    handle->nonblocking = nonblocking;
+}
+
+static void nkti_handle_unlink(nkti_handle *handle) {
+    handle->prev->next = handle->next;
+    handle->next->prev = handle->prev;
+    if (handle->list == NKTI_READY) handle->poller->ready_count--;
+}
+
+static void nkti_handle_link(nkti_handle *handle, int list) {
+    nkti_handle *head = &handle->poller->lists[list];
+    handle->prev = head->prev;
+    handle->next = head;
+    head->prev->next = handle;
+    head->prev = handle;
+    handle->list = (uint8_t)list;
+    if (list == NKTI_READY) handle->poller->ready_count++;
+}
+
+static void nkti_handle_move(nkti_handle *handle, int list) {
+    if (handle->list == list) return;
+    nkti_handle_unlink(handle);
+    nkti_handle_link(handle, list);
+}
+
+// Something can be done with the handle.
+static void nkti_handle_ready(nkti_handle *handle, uint32_t events) {
+    if (handle->poller == NULL || (handle->pending & events) == events) return;
+    handle->pending = (uint8_t)(handle->pending | events);
+    nkti_handle_move(handle, NKTI_READY);
+}
+
+// A call said NKT_EAGAIN, or the end of the matter.
+static void nkti_handle_spent(nkti_handle *handle, uint32_t events) {
+    if (handle->poller == NULL) return;
+    handle->pending = (uint8_t)(handle->pending & ~events);
+    if (handle->pending == 0) nkti_handle_move(handle, NKTI_ASLEEP);
+}
+
+// --- The deadline heap ------------------------------------------------------------
+
+static void nkti_heap_put(nkt_poller *poller, size_t index, nkti_handle *handle) {
+    poller->heap[index] = handle;
+    handle->heap_index = (uint32_t)index;
+}
+
+static void nkti_heap_up(nkt_poller *poller, size_t index, nkti_handle *handle) {
+    while (index > 1 && poller->heap[index / 2]->deadline > handle->deadline) {
+        nkti_heap_put(poller, index, poller->heap[index / 2]);
+        index /= 2;
+    }
+    nkti_heap_put(poller, index, handle);
+}
+
+static void nkti_heap_down(nkt_poller *poller, size_t index, nkti_handle *handle) {
+    for (;;) {
+        size_t child = index * 2;
+        if (child > poller->heap_count) break;
+        if (child < poller->heap_count &&
+            poller->heap[child + 1]->deadline < poller->heap[child]->deadline) child++;
+        if (poller->heap[child]->deadline >= handle->deadline) break;
+        nkti_heap_put(poller, index, poller->heap[child]);
+        index = child;
+    }
+    nkti_heap_put(poller, index, handle);
+}
+
+static void nkti_heap_remove(nkti_handle *handle) {
+    nkt_poller *poller = handle->poller;
+    size_t index = handle->heap_index;
+    if (index == 0) return;
+    nkti_handle *last = poller->heap[poller->heap_count--];
+    handle->heap_index = 0;
+    handle->deadline = NKT_NEVER;
+    if (last == handle) return;
+    if (index > 1 && poller->heap[index / 2]->deadline > last->deadline) {
+        nkti_heap_up(poller, index, last);
+    } else {
+        nkti_heap_down(poller, index, last);
+    }
+}
+
+// Room for every handle is made when it is added, so that this cannot fail.
+static int nkti_heap_reserve(nkt_poller *poller, size_t count) {
+    if (count < poller->heap_capacity) return NKT_OK;
+    size_t capacity = poller->heap_capacity == 0 ? 16 : poller->heap_capacity * 2;
+    void *grown = nkti_resize(poller->env, poller->heap,
+                              poller->heap_capacity * sizeof poller->heap[0],
+                              capacity * sizeof poller->heap[0]);
+    if (grown == NULL) return NKT_ENOMEM;
+    poller->heap = (nkti_handle **)grown;
+    poller->heap_capacity = capacity;
+    return NKT_OK;
+}
+
+// Has the handle driven at `deadline`, or earlier if that is what is planned.
+static int nkti_handle_schedule(nkti_handle *handle, int64_t deadline) {
+    nkt_poller *poller = handle->poller;
+    if (poller == NULL || deadline == NKT_NEVER) return NKT_OK;
+    if (handle->heap_index == 0) {
+        int err = nkti_heap_reserve(poller, poller->heap_count + 1);
+        if (err < 0) return err;
+        handle->deadline = deadline;
+        nkti_heap_up(poller, ++poller->heap_count, handle);
+    } else if (deadline < handle->deadline) {
+        handle->deadline = deadline;
+        nkti_heap_up(poller, handle->heap_index, handle);
+    }
+    return NKT_OK;
+}
+
+// --- Registrations ----------------------------------------------------------------
+
+static int nkti_watch_set(nkti_handle *handle, nkt_poll_watch *watch, uint32_t events) {
+    if (watch->events == events) return NKT_OK;
+    nkt_poller *poller = handle->poller;
+    return poller->sys->set(poller->env, poller->backend, watch, events);
+}
+
+// The one registration of a handle that has a single descriptor.
+static int nkti_handle_watch_one(nkti_handle *handle, nkt_fd fd, uint32_t events) {
+    if (handle->poller == NULL) return NKT_OK;
+    if (handle->watch.fd != fd) {
+        nkti_watch_set(handle, &handle->watch, 0);
+        handle->watch.fd = fd;
+        handle->watch.cookie = handle;
+    }
+    return nkti_watch_set(handle, &handle->watch, events);
+}
+
+static nkt_poll_watch *nkti_handle_watch_at(nkti_handle *handle, size_t index) {
+    return index == 0 ? &handle->watch : &handle->more[index - 1];
+}
+
+static size_t nkti_handle_watch_count(const nkti_handle *handle) {
+    return handle->more == NULL ? 1 : 1 + NKT_WATCH_MAX;
+}
+
+// Takes a descriptor's registration away; to be called before it is closed.
+static void nkti_handle_unwatch(nkti_handle *handle, nkt_fd fd) {
+    if (handle->poller == NULL) return;
+    for (size_t i = 0; i < nkti_handle_watch_count(handle); i++) {
+        nkt_poll_watch *watch = nkti_handle_watch_at(handle, i);
+        if (watch->fd != fd) continue;
+        nkti_watch_set(handle, watch, 0);
+        watch->fd = NKT_NO_FD;
+    }
+}
+
+static void nkti_handle_unwatch_all(nkti_handle *handle) {
+    for (size_t i = 0; i < nkti_handle_watch_count(handle); i++) {
+        nkt_poll_watch *watch = nkti_handle_watch_at(handle, i);
+        nkti_watch_set(handle, watch, 0);
+        watch->fd = NKT_NO_FD;
+    }
+    if (handle->more != NULL) {
+        nkti_free(handle->env, handle->more, NKT_WATCH_MAX * sizeof handle->more[0]);
+        handle->more = NULL;
+    }
+}
+
+// The slot that has the descriptor, else a free one; there are enough.
+static nkt_poll_watch *nkti_handle_watch_for(nkti_handle *handle, nkt_fd fd) {
+    nkt_poll_watch *unused = NULL;
+    for (size_t i = 0; i < nkti_handle_watch_count(handle); i++) {
+        nkt_poll_watch *watch = nkti_handle_watch_at(handle, i);
+        if (watch->fd == fd) return watch;
+        if (watch->fd == NKT_NO_FD && unused == NULL) unused = watch;
+    }
+    return unused;
+}
+
+static bool nkti_interest_has(const nkt_interest *interest, nkt_fd fd) {
+    for (uint32_t i = 0; i < interest->count; i++) {
+        if (interest->watches[i].fd == fd) return true;
+    }
+    return false;
+}
+
+static int nkti_handle_watch_many(nkti_handle *handle, const nkt_interest *interest) {
+    if (handle->more == NULL) {
+        handle->more = (nkt_poll_watch *)nkti_alloc(handle->env, NKT_WATCH_MAX *
+                                                                 sizeof handle->more[0]);
+        if (handle->more == NULL) return NKT_ENOMEM;
+        for (int i = 0; i < NKT_WATCH_MAX; i++) handle->more[i].fd = NKT_NO_FD;
+    }
+    for (size_t i = 0; i < nkti_handle_watch_count(handle); i++) {
+        nkt_poll_watch *watch = nkti_handle_watch_at(handle, i);
+        if (watch->fd == NKT_NO_FD || nkti_interest_has(interest, watch->fd)) continue;
+        nkti_watch_set(handle, watch, 0);
+        watch->fd = NKT_NO_FD;
+    }
+    for (uint32_t i = 0; i < interest->count; i++) {
+        nkt_poll_watch *watch = nkti_handle_watch_for(handle, interest->watches[i].fd);
+        NETKIT_ASSERT(watch != NULL);
+        watch->fd = interest->watches[i].fd;
+        watch->cookie = handle;
+        int err = nkti_watch_set(handle, watch, interest->watches[i].events);
+        if (err < 0) return err;
+    }
+    return NKT_OK;
+}
+
+static void nkti_interest_clear(nkt_interest *interest) {
+    interest->deadline_ns = NKT_NEVER;
+    interest->count = 0;
+    interest->ready = false;
+}
+
+// Makes the registrations and the deadline be what the handle waits for.
+static int nkti_handle_update(nkti_handle *handle) {
+    if (handle->poller == NULL) return NKT_OK;
+    nkt_interest interest;
+    nkti_interest_clear(&interest);
+    handle->ops->interest(handle, &interest);
+    int err;
+    if (interest.count <= 1 && handle->more == NULL) {
+        nkt_fd fd = interest.count == 1 ? interest.watches[0].fd : handle->watch.fd;
+        uint32_t events = interest.count == 1 ? interest.watches[0].events : 0;
+        err = nkti_handle_watch_one(handle, fd, events);
+    } else if (interest.count <= 1) {
+        nkti_handle_unwatch_all(handle);
+        err = interest.count == 0 ? NKT_OK
+            : nkti_handle_watch_one(handle, interest.watches[0].fd, interest.watches[0].events);
+    } else {
+        err = nkti_handle_watch_many(handle, &interest);
+    }
+    if (err < 0) return err;
+    if (interest.ready && (handle->want & NKT_READ)) nkti_handle_ready(handle, NKT_READ);
+    return nkti_handle_schedule(handle, interest.deadline_ns);
+}
+
+// --- Posts from other threads -------------------------------------------------------
+
+// Under the lock: has the poller drive the handle.
+static void nkti_handle_post(nkti_handle *handle) {
+    nkt_poller *poller = handle->poller;
+    if (poller == NULL || handle->posted) return;
+    handle->posted = true;
+    handle->post_next = poller->posted;
+    poller->posted = handle;
+    if (poller->woken) return;
+    poller->woken = true;
+    poller->env->core->wake_post(poller->env, &poller->wake);
+}
+
+// Takes a handle out of everything its poller knows.
+static void nkti_handle_leave(nkti_handle *handle) {
+    nkt_poller *poller = handle->poller;
+    if (poller == NULL) return;
+    if (poller->process_id == poller->env->core->process_id(poller->env)) {
+        nkti_handle_unwatch_all(handle);
+    } else if (handle->more != NULL) {
+        // In a forked child the kernel's registrations are the parent's too.
+        nkti_free(handle->env, handle->more, NKT_WATCH_MAX * sizeof handle->more[0]);
+        handle->more = NULL;
+    }
+    nkti_heap_remove(handle);
+    nkti_handle_unlink(handle);
+    nkti_lock(handle->env);
+    nkti_handle **link = &poller->posted;
+    while (handle->posted && *link != handle) link = &(*link)->post_next;
+    if (handle->posted) *link = handle->post_next;
+    handle->posted = false;
+    handle->poller = NULL;
+    nkti_unlock(handle->env);
+    handle->watch.events = 0;
+    handle->watch.fd = NKT_NO_FD;
+    handle->pending = 0;
+}
+
+static int nkti_handle_join(nkt_poller *poller, nkti_handle *handle, uint32_t want,
+                            void *user) {
+    if (!handle->nonblocking || handle->env != poller->env) return NKT_EINVAL;
+    if (handle->poller != NULL) return NKT_EBUSY;
+    int err = nkti_heap_reserve(poller, poller->heap_count + 1);
+    if (err < 0) return err;
+    nkti_lock(handle->env);
+    handle->poller = poller;
+    nkti_unlock(handle->env);
+    handle->user = user;
+    handle->pending = 0;
+    handle->want = (uint8_t)want;
+    nkti_handle_link(handle, NKTI_ASLEEP);
+    err = nkti_handle_update(handle);
+    if (err < 0) nkti_handle_leave(handle);
+    return err;
+}
+
+// --- Buffers lent to connections that read --------------------------------------------
+
+// A buffer lies on a page: kernels copy several times slower to one that begins
+// a few bytes past it, where malloc would put it. How far into the allocated
+// block that is stands behind the buffer.
+#define NKTI_LENT_BLOCK (NKTI_PAGE + NKTI_LENT_SIZE + sizeof(size_t))
+
+static uint8_t *nkti_lent_open(nkt_env *env) {
+    uint8_t *block = (uint8_t *)nkti_resize(env, NULL, 0, NKTI_LENT_BLOCK);
+    if (block == NULL) return NULL;
+    size_t shift = (NKTI_PAGE - ((uintptr_t)block & (NKTI_PAGE - 1))) & (NKTI_PAGE - 1);
+    memcpy(block + shift + NKTI_LENT_SIZE, &shift, sizeof shift);
+    return block + shift;
+}
+
+static void nkti_lent_close(nkt_env *env, uint8_t *buffer) {
+    size_t shift;
+    memcpy(&shift, buffer + NKTI_LENT_SIZE, sizeof shift);
+    nkti_free(env, buffer - shift, NKTI_LENT_BLOCK);
+}
+
+static uint8_t *nkti_lent_take(nkt_env *env, nkt_poller *poller) {
+    if (poller == NULL || poller->lent_idle_count == 0) return nkti_lent_open(env);
+    return (uint8_t *)poller->lent_idle[--poller->lent_idle_count];
+}
+
+static void nkti_lent_give(nkt_env *env, nkt_poller *poller, uint8_t *buffer) {
+    if (poller == NULL || poller->lent_idle_count == NKTI_LENT_KEPT) {
+        nkti_lent_close(env, buffer);
+        return;
+    }
+    poller->lent_idle[poller->lent_idle_count++] = buffer;
+}
+
+// --- Opening, closing -------------------------------------------------------------
+
+NKT_API int nkt_poller_open(const nkt_poller_opts *opts, nkt_poller **out) {
+    nkt_env *env = nkti_env_use(opts != NULL ? opts->env : NULL);
+    if (env == NULL) return NKT_EINVAL;
+    nkt_poller *poller = (nkt_poller *)nkti_alloc(env, sizeof *poller);
+    if (poller == NULL) return NKT_ENOMEM;
+    poller->env = env;
+    poller->sys = env->poll != NULL ? env->poll : &NKTI_POLL_DEFAULT;
+    if (opts != NULL && opts->portable) poller->sys = &nkti_poll_portable;
+    poller->process_id = env->core->process_id(env);
+    for (int i = 0; i < NKTI_LISTS; i++) {
+        poller->lists[i].prev = poller->lists[i].next = &poller->lists[i];
+    }
+    int err = poller->sys->open(env, &poller->backend);
+    if (err < 0) {
+        nkti_free(env, poller, sizeof *poller);
+        return err;
+    }
+    err = env->core->wake_open(env, &poller->wake);
+    if (err >= 0) {
+        poller->wake_watch.fd = poller->wake.wait_fd;
+        poller->wake_watch.cookie = poller;
+        err = poller->sys->set(env, poller->backend, &poller->wake_watch, NKT_READ);
+        if (err < 0) env->core->wake_close(env, &poller->wake);
+    }
+    if (err < 0) {
+        poller->sys->close(env, poller->backend);
+        nkti_free(env, poller, sizeof *poller);
+        return err;
+    }
+    nkti_trace(env, poller, "poller", "open", NKT_OK, 0);
+    *out = poller;
+    return NKT_OK;
+}
+
+static void nkti_foreign_remove(nkt_poller *poller, nkti_foreign *foreign) {
+    nkti_foreign **link = &poller->foreign[(size_t)foreign->fd % NKTI_FOREIGN_BUCKETS];
+    while (*link != foreign) link = &(*link)->next_in_bucket;
+    *link = foreign->next_in_bucket;
+    nkti_handle_leave(&foreign->handle);
+    nkti_free(poller->env, foreign, sizeof *foreign);
+}
+
+NKT_API void nkt_poller_close(nkt_poller *poller) {
+    if (poller == NULL) return;
+    nkt_env *env = poller->env;
+    bool forked = poller->process_id != env->core->process_id(env);
+    for (int i = 0; i < NKTI_FOREIGN_BUCKETS; i++) {
+        while (poller->foreign[i] != NULL) nkti_foreign_remove(poller, poller->foreign[i]);
+    }
+    for (int i = 0; i < NKTI_LISTS; i++) {
+        while (poller->lists[i].next != &poller->lists[i]) {
+            nkti_handle_leave(poller->lists[i].next);
+        }
+    }
+    nkti_trace(env, poller, "poller", "closed", NKT_OK, 0);
+    while (poller->lent_idle_count > 0) {
+        nkti_lent_close(env, (uint8_t *)poller->lent_idle[--poller->lent_idle_count]);
+    }
+    if (forked) {
+        poller->sys->close_forked(env, poller->backend);
+    } else {
+        poller->sys->set(env, poller->backend, &poller->wake_watch, 0);
+        poller->sys->close(env, poller->backend);
+    }
+    env->core->wake_close(env, &poller->wake);
+    nkti_free(env, poller->heap, poller->heap_capacity * sizeof poller->heap[0]);
+    nkti_free(env, poller, sizeof *poller);
+}
+
+// --- Other people's descriptors -------------------------------------------------------
+
+static void nkti_foreign_drive(nkti_handle *handle, uint32_t ready, int64_t now) {
+    (void)now;
+    nkti_handle_ready(handle, ready & handle->want);
+}
+
+static void nkti_foreign_interest(nkti_handle *handle, nkt_interest *out) {
+    if (handle->want == 0 || ((nkti_foreign *)handle)->always) return;
+    out->count = 1;
+    out->watches[0].fd = ((nkti_foreign *)handle)->fd;
+    out->watches[0].events = handle->want;
+}
+
+static const nkti_handle_ops nkti_foreign_ops = {
+    "fd", nkti_foreign_drive, nkti_foreign_interest,
+};
+
+static nkti_foreign *nkti_foreign_find(nkt_poller *poller, nkt_fd fd) {
+    nkti_foreign *foreign = poller->foreign[(size_t)fd % NKTI_FOREIGN_BUCKETS];
+    while (foreign != NULL && foreign->fd != fd) foreign = foreign->next_in_bucket;
+    return foreign;
+}
+
+NKT_API int nkt_poller_add_fd(nkt_poller *poller, nkt_fd fd, uint32_t events, void *user) {
+    if (fd == NKT_NO_FD || (events & ~(uint32_t)(NKT_READ | NKT_WRITE)) != 0) return NKT_EINVAL;
+    if (nkti_foreign_find(poller, fd) != NULL) return NKT_EBUSY;
+    nkti_foreign *foreign = (nkti_foreign *)nkti_alloc(poller->env, sizeof *foreign);
+    if (foreign == NULL) return NKT_ENOMEM;
+    nkti_handle_init(&foreign->handle, poller->env, &nkti_foreign_ops, true);
+    foreign->fd = fd;
+    int err = nkti_handle_join(poller, &foreign->handle, events, user);
+    if (err == NKT_EACCES) {
+        foreign->always = true;
+        err = nkti_handle_join(poller, &foreign->handle, events, user);
+        if (err >= 0) nkti_handle_ready(&foreign->handle, events);
+    }
+    if (err < 0) {
+        nkti_free(poller->env, foreign, sizeof *foreign);
+        return err;
+    }
+    nkti_foreign **bucket = &poller->foreign[(size_t)fd % NKTI_FOREIGN_BUCKETS];
+    foreign->next_in_bucket = *bucket;
+    *bucket = foreign;
+    return NKT_OK;
+}
+
+static int nkti_handle_want(nkt_poller *poller, nkti_handle *handle, uint32_t events) {
+    if (handle == NULL || handle->poller != poller) return NKT_ENOTFOUND;
+    if ((events & ~(uint32_t)(NKT_READ | NKT_WRITE)) != 0) return NKT_EINVAL;
+    if (handle->want == events) return NKT_OK;
+    handle->want = (uint8_t)events;
+    nkti_handle_spent(handle, ~(events | NKT_CONNECTED | NKT_DONE));
+    return nkti_handle_update(handle);
+}
+
+NKT_API int nkt_poller_want_fd(nkt_poller *poller, nkt_fd fd, uint32_t events) {
+    nkti_foreign *foreign = nkti_foreign_find(poller, fd);
+    int err = nkti_handle_want(poller, foreign != NULL ? &foreign->handle : NULL, events);
+    if (err >= 0 && foreign->always) nkti_handle_ready(&foreign->handle, events);
+    return err;
+}
+
+NKT_API int nkt_poller_remove_fd(nkt_poller *poller, nkt_fd fd) {
+    nkti_foreign *foreign = nkti_foreign_find(poller, fd);
+    if (foreign == NULL) return NKT_ENOTFOUND;
+    nkti_foreign_remove(poller, foreign);
+    return NKT_OK;
+}
+
+// Conns, listeners and tasks all begin with their nkti_handle.
+static nkti_handle *nkti_handle_of(void *object) {
+    return (nkti_handle *)object;
+}
+
+static int nkti_handle_remove(nkt_poller *poller, nkti_handle *handle) {
+    if (handle->poller != poller) return NKT_ENOTFOUND;
+    nkti_handle_leave(handle);
+    return NKT_OK;
+}
+
+NKT_API int nkt_poller_want(nkt_poller *poller, nkt_conn *conn, uint32_t events) {
+    return nkti_handle_want(poller, nkti_handle_of(conn), events);
+}
+
+NKT_API int nkt_poller_want_listener(nkt_poller *poller, nkt_listener *listener,
+                                     uint32_t events) {
+    return nkti_handle_want(poller, nkti_handle_of(listener), events);
+}
+
+NKT_API int nkt_poller_remove_conn(nkt_poller *poller, nkt_conn *conn) {
+    return nkti_handle_remove(poller, nkti_handle_of(conn));
+}
+
+NKT_API int nkt_poller_remove_listener(nkt_poller *poller, nkt_listener *listener) {
+    return nkti_handle_remove(poller, nkti_handle_of(listener));
+}
+
+NKT_API int nkt_poller_remove_task(nkt_poller *poller, nkt_task *task) {
+    return nkti_handle_remove(poller, nkti_handle_of(task));
+}
+
+// --- Waiting ----------------------------------------------------------------------
+
+static void nkti_poller_requeue_given(nkt_poller *poller) {
+    nkti_handle *head = &poller->lists[NKTI_GIVEN];
+    while (head->next != head) nkti_handle_move(head->next, NKTI_READY);
+}
+
+static void nkti_poller_run_deadlines(nkt_poller *poller, int64_t now) {
+    // Driving may schedule anew, even for now: each entry gets one turn.
+    for (size_t turns = poller->heap_count; turns > 0 && poller->heap_count > 0; turns--) {
+        nkti_handle *first = poller->heap[1];
+        if (first->deadline > now) break;
+        nkti_heap_remove(first);
+        first->ops->drive(first, 0, now);
+    }
+}
+
+// Returns whether nkt_poller_wake was called.
+static bool nkti_poller_run_posts(nkt_poller *poller, int64_t now) {
+    nkti_lock(poller->env);
+    bool asked = poller->wake_asked;
+    if (poller->woken) poller->env->core->wake_drain(poller->env, &poller->wake);
+    poller->woken = poller->wake_asked = false;
+    // One at a time, because driving one may close another.
+    size_t bound = 0;
+    for (nkti_handle *handle = poller->posted; handle != NULL; handle = handle->post_next) bound++;
+    while (poller->posted != NULL && bound-- > 0) {
+        nkti_handle *handle = poller->posted;
+        poller->posted = handle->post_next;
+        handle->posted = false;
+        nkti_unlock(poller->env);
+        handle->ops->drive(handle, 0, now);
+        nkti_lock(poller->env);
+    }
+    nkti_unlock(poller->env);
+    return asked;
+}
+
+// One look at the backend. Returns 1 if nkt_poller_wake ended it, or an error.
+static int nkti_poller_turn(nkt_poller *poller, int64_t deadline, int64_t *now) {
+    nkt_poll_event events[NKTI_BATCH];
+    int64_t until = deadline;
+    if (poller->heap_count > 0) until = nkti_min_time(until, poller->heap[1]->deadline);
+    int64_t timeout = poller->ready_count > 0 ? 0 : nkti_until(*now, until);
+    int count = poller->sys->wait(poller->env, poller->backend, events, NKTI_BATCH, timeout);
+    if (count < 0) return count;
+    if (timeout != 0) *now = nkti_now(poller->env);
+    bool posts = false;
+    for (int i = 0; i < count; i++) {
+        if (events[i].cookie == poller) {
+            posts = true;
+            continue;
+        }
+        nkti_handle *handle = (nkti_handle *)events[i].cookie;
+        handle->ops->drive(handle, events[i].events, *now);
+    }
+    bool woken = posts && nkti_poller_run_posts(poller, *now);
+    nkti_poller_run_deadlines(poller, *now);
+    return woken;
+}
+
+NKT_API int nkt_poller_wait(nkt_poller *poller, int32_t timeout_ms) {
+    nkt_env *env = poller->env;
+    if (poller->process_id != env->core->process_id(env)) return NKT_EFORKED;
+    poller->turn++;
+    nkti_poller_requeue_given(poller);
+    int64_t now = nkti_now(env);
+    int64_t deadline = timeout_ms < 0 ? NKT_NEVER : nkti_after(now, timeout_ms * NKTI_MS);
+    for (;;) {
+        int result = nkti_poller_turn(poller, deadline, &now);
+        if (result == NKT_EINTR) return poller->ready_count;
+        if (result < 0) return result;
+        // Work behind the scenes alone does not end the wait.
+        if (result > 0 || poller->ready_count > 0 || now >= deadline) return poller->ready_count;
+    }
+}
+
+static void nkti_event_fill(nkti_handle *handle, nkt_event *event) {
+    memset(event, 0, sizeof *event);
+    event->events = handle->pending;
+    event->fd = NKT_NO_FD;
+    event->user = handle->user;
+    switch (handle->ops->kind[0]) {
+    case 'c': event->conn = (nkt_conn *)(void *)handle; break;
+    case 'l': event->listener = (nkt_listener *)(void *)handle; break;
+    case 't': event->task = (nkt_task *)(void *)handle; break;
+    default: event->fd = ((nkti_foreign *)handle)->fd; break;
+    }
+}
+
+NKT_API int nkt_poller_next(nkt_poller *poller, nkt_event *event) {
+    nkti_handle *head = &poller->lists[NKTI_READY];
+    nkti_handle *handle = head->next;
+    if (handle == head) return NKT_EAGAIN;
+    nkti_event_fill(handle, event);
+    // Only "there is input" lasts until a call has said NKT_EAGAIN; the rest is
+    // news, told once. A foreign descriptor is asked about at the next wait.
+    bool is_foreign = handle->ops == &nkti_foreign_ops;
+    if (!is_foreign) handle->pending &= NKT_READ;
+    else if (!((nkti_foreign *)handle)->always) handle->pending = 0;
+    nkti_handle_move(handle, handle->pending != 0 ? NKTI_GIVEN : NKTI_ASLEEP);
+    return NKT_OK;
+}
+
+NKT_API int nkt_poller_next_many(nkt_poller *poller, nkt_event *events, int cap) {
+    int count = 0;
+    while (count < cap && nkt_poller_next(poller, &events[count]) == NKT_OK) count++;
+    return count;
+}
+
+NKT_API void nkt_poller_wake(nkt_poller *poller) {
+    nkti_lock(poller->env);
+    poller->wake_asked = true;
+    if (!poller->woken) {
+        poller->woken = true;
+        poller->env->core->wake_post(poller->env, &poller->wake);
+    }
+    nkti_unlock(poller->env);
+}
+
+NKT_API nkt_fd nkt_poller_fd(nkt_poller *poller) {
+    return poller->sys->fd(poller->env, poller->backend);
+}
+
+NKT_API int32_t nkt_poller_timeout_ms(nkt_poller *poller) {
+    nkti_handle *given = &poller->lists[NKTI_GIVEN];
+    if (poller->ready_count > 0 || given->next != given) return 0;
+    if (poller->heap_count == 0) return -1;
+    return nkti_ns_to_ms(nkti_until(nkti_now(poller->env), poller->heap[1]->deadline));
+}
+
+//==============================================================================
+// MARK: @task - something under way that ends with a result
+//
+// A task is a handle with a deadline and a result. A timer counts the expiries
+// that lie behind it; nothing runs between calls:
+//
+//     first       +repeat     +repeat     +repeat
+//       |-----------|-----------|-----------|----->
+//                         ^ finish: 2 expiries, next is the third
+//==============================================================================
+
+struct nkt_task {
+    nkti_handle handle;
+    nkti_waiter *waiter;
+    uint32_t canceled;          // atomic
+    bool over;                  // a timer without repeat was fetched
+    int64_t next_ns;
+    int64_t repeat_ns;
+};
+
+static bool nkti_task_is_due(const nkt_task *task, int64_t now) {
+    return !task->over && now >= task->next_ns;
+}
+
+static void nkti_task_drive(nkti_handle *handle, uint32_t ready, int64_t now) {
+    nkt_task *task = (nkt_task *)(void *)handle;
+    (void)ready;
+    if (nkti_atomic_load(&task->canceled) != 0 || nkti_task_is_due(task, now)) {
+        nkti_handle_ready(handle, NKT_DONE);
+    } else {
+        nkti_handle_schedule(handle, task->next_ns);
+    }
+}
+
+static void nkti_task_interest(nkti_handle *handle, nkt_interest *out) {
+    nkt_task *task = (nkt_task *)(void *)handle;
+    if (!task->over) out->deadline_ns = task->next_ns;
+}
+
+static const nkti_handle_ops nkti_task_ops = { "task", nkti_task_drive, nkti_task_interest };
+
+NKT_API int nkt_timer_start(const nkt_timer_opts *opts, nkt_task **out) {
+    if (opts == NULL || opts->delay_ms < 0 || opts->repeat_ms < 0) return NKT_EINVAL;
+    nkt_env *env = nkti_env_use(opts->env);
+    if (env == NULL) return NKT_EINVAL;
+    nkt_task *task = (nkt_task *)nkti_alloc(env, sizeof *task);
+    if (task == NULL) return NKT_ENOMEM;
+    nkti_handle_init(&task->handle, env, &nkti_task_ops, true);
+    task->next_ns = nkti_after(nkti_now(env), opts->delay_ms * NKTI_MS);
+    task->repeat_ns = opts->repeat_ms * NKTI_MS;
+    nkti_trace(env, task, "task", "started", NKT_OK, opts->delay_ms);
+    *out = task;
+    return NKT_OK;
+}
+
+NKT_API int nkt_timer_finish(nkt_task *task) {
+    nkti_handle_spent(&task->handle, NKT_DONE);
+    if (nkti_atomic_load(&task->canceled) != 0) return NKT_ECANCELED;
+    if (task->over) return NKT_EOF;
+    int64_t now = nkti_now(task->handle.env);
+    int64_t expired = 0;
+    if (nkti_task_is_due(task, now)) {
+        if (task->repeat_ns == 0) {
+            task->over = true;
+            return 1;
+        }
+        expired = (now - task->next_ns) / task->repeat_ns + 1;
+        task->next_ns += expired * task->repeat_ns;
+    }
+    nkti_handle_schedule(&task->handle, task->next_ns);
+    if (expired > INT_MAX) expired = INT_MAX;
+    return expired > 0 ? (int)expired : NKT_EAGAIN;
+}
+
+NKT_API int nkt_task_wait(nkt_task *task, int32_t timeout_ms) {
+    nkt_env *env = task->handle.env;
+    int64_t now = nkti_now(env);
+    int64_t deadline = timeout_ms < 0 ? NKT_NEVER : nkti_after(now, timeout_ms * NKTI_MS);
+    while (!task->over && !nkti_task_is_due(task, now)) {
+        nkt_interest interest;
+        if (now >= deadline) return NKT_ETIMEDOUT;
+        int err = nkti_wait_begin(env, &task->waiter, &task->canceled);
+        if (err < 0) return err;
+        nkti_interest_clear(&interest);
+        nkti_task_interest(&task->handle, &interest);
+        err = nkti_wait_end(env, &task->waiter, &interest, deadline);
+        if (err < 0) return err;
+        now = nkti_now(env);
+    }
+    return nkti_atomic_load(&task->canceled) != 0 ? NKT_ECANCELED : NKT_OK;
+}
+
+NKT_API void nkt_task_cancel(nkt_task *task) {
+    nkt_env *env = task->handle.env;
+    nkti_lock(env);
+    nkti_atomic_store(&task->canceled, 1);
+    nkti_waiter_post(env, task->waiter);
+    nkti_handle_post(&task->handle);
+    nkti_unlock(env);
+}
+
+NKT_API void nkt_task_close(nkt_task *task) {
+    if (task == NULL) return;
+    nkti_handle_leave(&task->handle);
+    nkti_trace(task->handle.env, task, "task", "closed", NKT_OK, 0);
+    nkti_free(task->handle.env, task, sizeof *task);
+}
+
+NKT_API int nkt_poller_add_task(nkt_poller *poller, nkt_task *task, void *user) {
+    return nkti_handle_join(poller, &task->handle, NKT_READ | NKT_WRITE, user);
+}
+
+//==============================================================================
+// MARK: @transport - what a connection stands on, open to your own
+//
+// Calls down the chain of links, with the rules that every link relies on: no
+// bytes is the end of the stream, a send of nothing is an error, what a table
+// is too short to have is absent. Input that was read before a link was pushed
+// is `held` by the link below it and handed up first.
+//
+// Below stands the socket transport: the descriptor itself is `self`. After a
+// receive that did not fill the buffer, the kernel's queue was empty a moment
+// ago; on a poller the next receive says NKT_EAGAIN without asking, because the
+// level-triggered backend will report what comes. That saves every exchange a
+// system call.
+//
+// The connection itself is described here, because links point to it:
+//
+//     buf                                                      cap
+//      |    read    |   unread, no line end up to   |  unread   |  free   |
+//      0           head                            scan        tail
+//==============================================================================
+
+enum {
+    NKTI_BUF_NONE,
+    NKTI_BUF_SMALL,         // the beginning of something, kept while asleep
+    NKTI_BUF_LENT,          // 64 KiB of the poller's, or like those
+    NKTI_BUF_OWN            // grown for something long
+};
+
+// What a connect has tried, kept for nkt_conn_report.
+typedef struct nkti_connect_log {
+    int32_t err, os_error, elapsed_ms;
+    uint32_t tried;                 // addresses in all
+    uint32_t kept;                  // how many of them are told below
+    nkt_attempt attempts[1];        // and on
+} nkti_connect_log;
+
+static size_t nkti_connect_log_size(size_t kept) {
+    return offsetof(nkti_connect_log, attempts) + (kept > 0 ? kept : 1) * sizeof(nkt_attempt);
+}
+
+typedef struct nkti_queue {
+    uint32_t head, tail, cap;
+    uint8_t bytes[4];       // and on, up to cap
+} nkti_queue;
+
+struct nkt_conn {
+    nkti_handle handle;
+    nkt_link *top;
+    nkt_link bottom;
+    // Reading.
+    uint8_t *buf;
+    uint32_t cap, head, tail;
+    uint32_t scan;          // up to here every line end is known, by the mask
+    uint32_t mask_at;       // where in buf the mask's first bit is
+    uint64_t mask;          // line ends that were found and not read yet
+    uint64_t progress;      // of an unfinished read_exact or skip
+    uint64_t received;
+    int64_t read_deadline;  // nonblocking only
+    // Writing.
+    nkti_queue *queue;      // nonblocking only
+    size_t written;         // by the last call
+    uint64_t sent;
+    int64_t write_deadline;
+    uint32_t write_need;    // room in the queue that somebody waits for
+    // Settings.
+    uint32_t line_max, message_max, queue_max;
+    int32_t read_timeout_ms, write_timeout_ms;
+    // State.
+    nkti_waiter *waiters[2];    // under the lock: the reading, the writing thread
+    nkti_connect_log *connect_log;
+    uint32_t canceled;          // atomic
+    uint32_t in_recv;           // atomic: a thread is inside recv_wait
+    uint32_t turn;              // the poller's turn that `receives` counts
+    int32_t os_error[2];        // reading, writing
+    int16_t read_err, write_err;    // final: NKT_EOF, NKT_ERESET, ...
+    uint8_t receives;
+    uint8_t buf_kind;
+    uint8_t recv_wait;          // 0 not tried, 1 works, 2 does not
+    uint8_t progress_of;        // which function `progress` belongs to
+    bool connecting;
+    bool cr_lines;
+    bool skip_lf;               // a line ended with CR: an LF after it is part of that
+    bool short_read;            // the kernel had no more
+    bool busy;                  // queue, flush or shutdown under way
+    bool shut_asked, shut_done;
+};
+
+static bool nkti_transport_is_valid(const nkt_transport *transport) {
+    return transport != NULL && transport->size >= offsetof(nkt_transport, local) &&
+           transport->recv != NULL && transport->send != NULL && transport->close != NULL;
+}
+
+#define NKTI_TRANSPORT_HAS(transport, field)                                              \
+    ((transport)->size >= offsetof(nkt_transport, field) + sizeof((transport)->field) &&  \
+     (transport)->field != NULL)
+
+typedef struct nkti_held {
+    size_t at, len;
+    uint8_t bytes[8];           // and on, up to len
+} nkti_held;
+
+static size_t nkti_held_size(size_t len) {
+    return offsetof(nkti_held, bytes) + len;
+}
+
+static void nkti_held_free(nkt_link *link) {
+    nkti_held *held = (nkti_held *)link->held;
+    if (held == NULL) return;
+    nkti_free(link->conn->handle.env, held, nkti_held_size(held->len));
+    link->held = NULL;
+}
+
+NKT_API ptrdiff_t nkt_link_recv(nkt_link *link, void *buf, size_t cap) {
+    nkti_held *held = (nkti_held *)link->held;
+    if (held != NULL) {
+        size_t count = held->len - held->at < cap ? held->len - held->at : cap;
+        memcpy(buf, held->bytes + held->at, count);
+        held->at += count;
+        if (held->at == held->len) nkti_held_free(link);
+        return (ptrdiff_t)count;
+    }
+    ptrdiff_t count = link->transport->recv(link, buf, cap);
+    if (count > 0 && (size_t)count > cap) return NKT_EPROTO;
+    return count == 0 ? NKT_EOF : count;
+}
+
+NKT_API ptrdiff_t nkt_link_send(nkt_link *link, const nkt_str *pieces, size_t count) {
+    ptrdiff_t sent = link->transport->send(link, pieces, count);
+    return sent == 0 ? NKT_EPROTO : sent;
+}
+
+NKT_API int nkt_link_shutdown_write(nkt_link *link) {
+    if (link->transport->shutdown_write != NULL) return link->transport->shutdown_write(link);
+    return link->below != NULL ? nkt_link_shutdown_write(link->below) : NKT_EUNSUPPORTED;
+}
+
+NKT_API int nkt_link_flush(nkt_link *link) {
+    if (NKTI_TRANSPORT_HAS(link->transport, flush)) {
+        int err = link->transport->flush(link);
+        if (err < 0) return err;
+    }
+    return link->below != NULL ? nkt_link_flush(link->below) : NKT_OK;
+}
+
+NKT_API void nkt_link_watch(nkt_link *link, uint32_t want, nkt_interest *out) {
+    if ((want & NKT_READ) && link->held != NULL) out->ready = true;
+    if (link->transport->watch != NULL) link->transport->watch(link, want, out);
+    else if (link->below != NULL) nkt_link_watch(link->below, want, out);
+}
+
+NKT_API int nkt_interest_add(nkt_interest *interest, nkt_fd fd, uint32_t events) {
+    for (uint32_t i = 0; i < interest->count; i++) {
+        if (interest->watches[i].fd != fd) continue;
+        interest->watches[i].events |= events;
+        return NKT_OK;
+    }
+    if (interest->count == NKT_WATCH_MAX) return NKT_ENOSPACE;
+    nkt_watch *watch = &interest->watches[interest->count++];
+    watch->fd = fd;
+    watch->events = events;
+    watch->ready = 0;
+    return NKT_OK;
+}
+
+static void nkti_link_close(nkt_link *link, bool abort) {
+    link->transport->close(link, abort);
+    nkti_held_free(link);
+}
+
+// --- The socket transport ---------------------------------------------------------
+
+#define NKTI_EINTR_MAX 16       // tries of a call that cannot wait and says EINTR
+
+static nkt_fd nkti_socket_fd(nkt_link *link) {
+    return (nkt_fd)(intptr_t)link->self;
+}
+
+static ptrdiff_t nkti_socket_recv(nkt_link *link, void *buf, size_t cap) {
+    nkt_conn *conn = link->conn;
+    nkt_env *env = conn->handle.env;
+    if (conn->short_read) {
+        conn->short_read = false;
+        return NKT_EAGAIN;
+    }
+    ptrdiff_t count = NKT_EINTR;
+    for (int i = 0; i < NKTI_EINTR_MAX && count == NKT_EINTR; i++) {
+        count = env->core->recv(env, nkti_socket_fd(link), buf, cap);
+    }
+    if (count > 0) {
+        conn->short_read = (size_t)count < cap && (conn->handle.watch.events & NKT_READ) != 0;
+    } else if (count == NKT_EINTR) {
+        count = NKT_EAGAIN;
+    } else if (count != NKT_EAGAIN && count != NKT_EOF) {
+        conn->os_error[0] = env->core->last_error(env);
+    }
+    return count;
+}
+
+static ptrdiff_t nkti_socket_send(nkt_link *link, const nkt_str *pieces, size_t count) {
+    nkt_conn *conn = link->conn;
+    nkt_env *env = conn->handle.env;
+    ptrdiff_t sent = NKT_EINTR;
+    for (int i = 0; i < NKTI_EINTR_MAX && sent == NKT_EINTR; i++) {
+        sent = env->core->send(env, nkti_socket_fd(link), pieces, count);
+    }
+    if (sent == NKT_EINTR) return NKT_EAGAIN;
+    if (sent < 0 && sent != NKT_EAGAIN) conn->os_error[1] = env->core->last_error(env);
+    return sent;
+}
+
+static int nkti_socket_shutdown_write(nkt_link *link) {
+    nkt_env *env = link->conn->handle.env;
+    int err = env->core->shutdown(env, nkti_socket_fd(link), NKT_WRITE);
+    if (err < 0) link->conn->os_error[1] = env->core->last_error(env);
+    return err;
+}
+
+static void nkti_socket_watch(nkt_link *link, uint32_t want, nkt_interest *out) {
+    nkt_interest_add(out, nkti_socket_fd(link), want);
+}
+
+static void nkti_socket_close(nkt_link *link, bool abort) {
+    nkt_env *env = link->conn->handle.env;
+    // A forked child must not reset its parent's connection.
+    if (abort && !nkti_forked(env)) {
+        env->core->set_option(env, nkti_socket_fd(link), NKT_SO_ABORT_ON_CLOSE, 1);
+    }
+    env->core->close(env, nkti_socket_fd(link));
+}
+
+// What the system says of one end. A dual-stack socket's IPv4 peers come as
+// IPv4-mapped addresses; here they are the IPv4 addresses they are.
+static int nkti_fd_name(nkt_env *env, nkt_fd fd, bool peer, nkt_addr *addr) {
+    union { uint64_t align; char room[NKT_SOCKADDR_MAX]; } name;
+    size_t len = sizeof name;
+    nkt_addr found;
+    memset(&name, 0, sizeof name);
+    int err = peer ? env->core->peer_name(env, fd, &name, &len)
+                   : env->core->local_name(env, fd, &name, &len);
+    if (err < 0) return NKT_ENOTCONN;
+    memset(&found, 0, sizeof found);
+    if (nkt_addr_from_sockaddr(&name, len, &found) >= 0) found.ip = nkt_ip_unmap(&found.ip);
+    *addr = found;
+    return NKT_OK;
+}
+
+static int nkti_socket_local(nkt_link *link, nkt_addr *addr) {
+    return nkti_fd_name(link->conn->handle.env, nkti_socket_fd(link), false, addr);
+}
+
+static int nkti_socket_peer(nkt_link *link, nkt_addr *addr) {
+    return nkti_fd_name(link->conn->handle.env, nkti_socket_fd(link), true, addr);
+}
+
+static const nkt_transport nkti_socket_transport = {
+    sizeof(nkt_transport), "socket", nkti_socket_recv, nkti_socket_send,
+    nkti_socket_shutdown_write, nkti_socket_watch, nkti_socket_close, nkti_socket_local,
+    nkti_socket_peer, nkti_socket_fd, NULL,
+};
+
+//==============================================================================
+// MARK: @conn - a connected byte stream
+//
+// Every function is one loop: try; on NKT_EAGAIN wait if the handle is a
+// blocking one, else leave; try again.
+//
+//     blocking      try -> EAGAIN -> nkti_conn_wait -> try ...
+//     nonblocking   try -> EAGAIN -> nkti_read_again: buffer given back,
+//                                    time-out begun, asleep on the poller
+//
+// A blocking read without a time-out on a bare socket does not try first: it
+// waits inside recv_wait, which costs one system call instead of two.
+//
+// Lines. The buffer is looked at in blocks of 64 bytes; one step finds all line
+// ends of a block as bits of a mask, and lines are handed out from the mask.
+// Where two blocks in a row have none, lines are long and memchr is faster. Each
+// byte is looked at once, however it arrives. A line end bit below `head` does
+// not exist: consuming clears it.
+//
+// Buffers. See nkti_conn_room for how room is made and nkti_conn_park for what
+// happens to a buffer while its connection sleeps.
+//==============================================================================
+
+#define NKTI_SMALL_MAX 2048         // longer beginnings keep a buffer of their own
+#define NKTI_DIRECT_MIN 16384       // reads of this much bypass the buffer
+#define NKTI_OUT_OF_TURN (-1000)    // enough received until the poller's next wait
+
+enum { NKTI_PROGRESS_NONE, NKTI_PROGRESS_EXACT, NKTI_PROGRESS_SKIP, NKTI_PROGRESS_SKIP_LINE };
+
+// --- What the poller asks ----------------------------------------------------------
+
+static void nkti_conn_want(nkt_conn *conn, uint32_t want, nkt_interest *out) {
+    if (nkti_atomic_load(&conn->canceled) != 0) out->ready = true;
+    if (conn->connecting) {
+        nkt_link_watch(conn->top, NKT_READ | NKT_WRITE, out);
+        return;
+    }
+    uint32_t events = 0;
+    if ((want & NKT_READ) && conn->read_err == 0) events |= NKT_READ;
+    if ((want & NKT_WRITE) && conn->write_err == 0) events |= NKT_WRITE;
+    if (events != 0) nkt_link_watch(conn->top, events, out);
+    out->deadline_ns = nkti_min_time(out->deadline_ns, conn->read_deadline);
+    out->deadline_ns = nkti_min_time(out->deadline_ns, conn->write_deadline);
+}
+
+static void nkti_conn_interest(nkti_handle *handle, nkt_interest *out) {
+    nkt_conn *conn = (nkt_conn *)(void *)handle;
+    uint32_t want = handle->want;
+    if (!conn->busy) want &= ~(uint32_t)NKT_WRITE;
+    nkti_conn_want(conn, want, out);
+}
+
+static void nkti_conn_trace(nkt_conn *conn, const char *state, int err, int64_t detail) {
+    nkti_trace(conn->handle.env, conn, "conn", state, err, detail);
+}
+
+// A registration that the system refuses cannot be waited for any more.
+static void nkti_conn_update(nkt_conn *conn) {
+    int err = nkti_handle_update(&conn->handle);
+    if (err >= 0 || conn->read_err != 0) return;
+    conn->read_err = conn->write_err = (int16_t)err;
+    nkti_handle_ready(&conn->handle, NKT_READ);
+}
+
+// --- The queue -----------------------------------------------------------------------
+
+static size_t nkti_queue_size(size_t cap) {
+    return offsetof(nkti_queue, bytes) + cap;
+}
+
+static size_t nkti_queue_len(const nkti_queue *queue) {
+    return queue == NULL ? 0 : queue->tail - queue->head;
+}
+
+static void nkti_queue_free(nkt_conn *conn) {
+    nkti_queue *queue = conn->queue;
+    if (queue == NULL) return;
+    nkti_free(conn->handle.env, queue, nkti_queue_size(queue->cap));
+    conn->queue = NULL;
+}
+
+// Makes room for `len` more bytes, which the caller has checked against
+// queue_max.
+static int nkti_queue_reserve(nkt_conn *conn, size_t len) {
+    nkti_queue *queue = conn->queue;
+    size_t used = nkti_queue_len(queue);
+    if (queue != NULL && queue->cap - queue->tail >= len) return NKT_OK;
+    if (queue != NULL && queue->cap - used >= len && queue->head >= queue->cap / 2) {
+        memmove(queue->bytes, queue->bytes + queue->head, used);
+        queue->head = 0;
+        queue->tail = (uint32_t)used;
+        return NKT_OK;
+    }
+    size_t cap = queue == NULL ? 1024 : (size_t)queue->cap * 2;
+    while (cap < used + len) cap *= 2;
+    nkti_queue *grown = (nkti_queue *)nkti_resize(conn->handle.env, NULL, 0,
+                                                  nkti_queue_size(cap));
+    if (grown == NULL) return NKT_ENOMEM;
+    if (used > 0) memcpy(grown->bytes, queue->bytes + queue->head, used);
+    grown->head = 0;
+    grown->tail = (uint32_t)used;
+    grown->cap = (uint32_t)cap;
+    nkti_queue_free(conn);
+    conn->queue = grown;
+    return NKT_OK;
+}
+
+static void nkti_write_failed(nkt_conn *conn, int err) {
+    if (conn->write_err != 0) return;
+    conn->write_err = (int16_t)err;
+    nkti_conn_trace(conn, "write failed", err, (int64_t)nkti_queue_len(conn->queue));
+}
+
+// What is under way behind the user's back, as far as it goes now: the queue,
+// what links hold back, the shutdown that was asked for.
+static void nkti_push(nkt_conn *conn) {
+    int err = conn->write_err;
+    while (err == 0 && nkti_queue_len(conn->queue) > 0) {
+        nkti_queue *queue = conn->queue;
+        nkt_str rest;
+        rest.ptr = (const char *)queue->bytes + queue->head;
+        rest.len = queue->tail - queue->head;
+        ptrdiff_t sent = nkt_link_send(conn->top, &rest, 1);
+        if (sent < 0) err = (int)sent;
+        else {
+            queue->head += (uint32_t)sent;
+            conn->sent += (uint64_t)sent;
+        }
+    }
+    if (err == 0) {
+        nkti_queue_free(conn);
+        err = nkt_link_flush(conn->top);
+    }
+    if (err == 0 && conn->shut_asked && !conn->shut_done) {
+        err = nkt_link_shutdown_write(conn->top);
+        conn->shut_done = err >= 0;
+        if (err >= 0) nkti_conn_trace(conn, "shutdown", NKT_OK, 0);
+    }
+    if (err < 0 && err != NKT_EAGAIN) nkti_write_failed(conn, err);
+    conn->busy = err == NKT_EAGAIN;
+}
+
+// After a push: tells who waits for room, and what the poller waits for now.
+static void nkti_pushed(nkt_conn *conn, bool was_busy) {
+    size_t room = conn->queue_max - nkti_queue_len(conn->queue);
+    if (conn->write_need > 0 && (conn->write_err != 0 || room >= conn->write_need) &&
+        (!conn->busy || conn->write_need < conn->queue_max)) {
+        conn->write_need = 0;
+        nkti_handle_ready(&conn->handle, NKT_WRITE);
+    }
+    if (was_busy != conn->busy) nkti_conn_update(conn);
+}
+
+// Every call on a nonblocking handle begins with this.
+static void nkti_conn_step(nkt_conn *conn) {
+    if (!conn->busy || !conn->handle.nonblocking) return;
+    nkti_push(conn);
+    nkti_pushed(conn, true);
+}
+
+static void nkti_conn_drive(nkti_handle *handle, uint32_t ready, int64_t now) {
+    nkt_conn *conn = (nkt_conn *)(void *)handle;
+    if (ready == NKT_READ && !conn->busy && !conn->connecting) {
+        conn->short_read = false;
+        nkti_handle_ready(handle, NKT_READ & handle->want);
+        return;
+    }
+    bool was_connecting = conn->connecting;
+    if (conn->busy || was_connecting) nkti_push(conn);
+    if (was_connecting && !conn->connecting) {
+        nkti_handle_ready(handle, NKT_CONNECTED | (conn->read_err != 0 ? NKT_READ : 0u));
+    } else if (!was_connecting && (ready & NKT_READ)) {
+        conn->short_read = false;
+        nkti_handle_ready(handle, NKT_READ & handle->want);
+    }
+    if (nkti_atomic_load(&conn->canceled) != 0) nkti_handle_ready(handle, NKT_READ | NKT_WRITE);
+    if (now >= conn->read_deadline) nkti_handle_ready(handle, NKT_READ);
+    if (now >= conn->write_deadline) nkti_handle_ready(handle, NKT_WRITE);
+    nkti_pushed(conn, conn->busy);
+    nkti_conn_update(conn);
+}
+
+static const nkti_handle_ops nkti_conn_ops = { "conn", nkti_conn_drive, nkti_conn_interest };
+
+NKT_API int nkt_poller_add_conn(nkt_poller *poller, nkt_conn *conn, void *user) {
+    int err = nkti_handle_join(poller, &conn->handle, NKT_READ | NKT_WRITE, user);
+    if (err < 0) return err;
+    if (conn->tail > conn->head || conn->read_err != 0) {
+        nkti_handle_ready(&conn->handle, NKT_READ);
+    }
+    return NKT_OK;
+}
+
+// --- Waiting -------------------------------------------------------------------------
+
+// One wait of a blocking handle. `deadline` belongs to the caller's whole call:
+// 0 at its beginning.
+static int nkti_conn_wait(nkt_conn *conn, uint32_t direction, int64_t *deadline) {
+    nkt_env *env = conn->handle.env;
+    int32_t timeout_ms = direction == NKT_READ ? conn->read_timeout_ms
+                                               : conn->write_timeout_ms;
+    nkti_waiter **place = &conn->waiters[direction == NKT_WRITE];
+    if (*deadline == 0) {
+        *deadline = timeout_ms <= 0 ? NKT_NEVER
+                                    : nkti_after(nkti_now(env), timeout_ms * NKTI_MS);
+    } else if (*deadline != NKT_NEVER && nkti_now(env) >= *deadline) {
+        nkti_conn_trace(conn, "timed out", NKT_ETIMEDOUT, timeout_ms);
+        return NKT_ETIMEDOUT;
+    }
+    nkt_interest interest;
+    nkti_interest_clear(&interest);
+    int err = nkti_wait_begin(env, place, &conn->canceled);
+    if (err < 0) return err;
+    nkt_link_watch(conn->top, conn->connecting ? NKT_READ | NKT_WRITE : direction, &interest);
+    return nkti_wait_end(env, place, &interest, *deadline);
+}
+
+// NKT_EAGAIN on a nonblocking handle: begins the direction's time-out, or ends it.
+static int nkti_conn_again(nkt_conn *conn, int32_t timeout_ms, int64_t *deadline) {
+    if (timeout_ms <= 0) return NKT_EAGAIN;
+    int64_t now = nkti_now(conn->handle.env);
+    if (*deadline == NKT_NEVER) {
+        *deadline = nkti_after(now, timeout_ms * NKTI_MS);
+        nkti_handle_schedule(&conn->handle, *deadline);
+        return NKT_EAGAIN;
+    }
+    if (now < *deadline) {
+        nkti_handle_schedule(&conn->handle, *deadline);
+        return NKT_EAGAIN;
+    }
+    *deadline = NKT_NEVER;
+    nkti_conn_trace(conn, "timed out", NKT_ETIMEDOUT, timeout_ms);
+    return NKT_ETIMEDOUT;
+}
+
+// --- The read buffer -------------------------------------------------------------------
+
+static void nkti_buf_free(nkt_conn *conn) {
+    nkti_handle *handle = &conn->handle;
+    if (conn->buf_kind == NKTI_BUF_LENT) nkti_lent_give(handle->env, handle->poller, conn->buf);
+    else if (conn->buf_kind != NKTI_BUF_NONE) nkti_free(handle->env, conn->buf, conn->cap);
+    conn->buf = NULL;
+    conn->buf_kind = NKTI_BUF_NONE;
+    conn->cap = 0;
+}
+
+// Moves what is unread to the front of `to`, which becomes the buffer.
+static void nkti_buf_replace(nkt_conn *conn, uint8_t *to, size_t cap, int kind) {
+    uint32_t shift = conn->head;
+    uint32_t unread = conn->tail - shift;
+    if (unread > 0) memmove(to, conn->buf + shift, unread);
+    if (to != conn->buf) nkti_buf_free(conn);
+    // A mask that begins before `head` keeps its bits from `head` on.
+    if (conn->mask_at < shift) {
+        uint32_t gone = shift - conn->mask_at;
+        conn->mask = gone < 64 ? conn->mask >> gone : 0;
+        conn->mask_at = shift;
+    }
+    conn->mask_at -= shift;
+    conn->scan = conn->scan > shift ? conn->scan - shift : 0;
+    conn->head = 0;
+    conn->tail = unread;
+    conn->buf = to;
+    conn->cap = (uint32_t)cap;
+    conn->buf_kind = (uint8_t)kind;
+}
+
+static int nkti_buf_own(nkt_conn *conn, size_t cap) {
+    uint8_t *own = (uint8_t *)nkti_resize(conn->handle.env, NULL, 0, cap);
+    if (own == NULL) return NKT_ENOMEM;
+    nkti_buf_replace(conn, own, cap, NKTI_BUF_OWN);
+    return NKT_OK;
+}
+
+// Makes room behind `tail`. What is small goes into a lent buffer; what fills
+// that grows by doubling, so that each byte is moved a bounded number of times
+// however slowly it comes. Callers bound what they wait for.
+static int nkti_conn_room(nkt_conn *conn) {
+    size_t unread = conn->tail - conn->head;
+    if (unread == 0) {
+        conn->head = conn->tail = conn->scan = conn->mask_at = 0;
+        conn->mask = 0;
+        if (conn->cap > NKTI_LENT_SIZE || conn->buf_kind == NKTI_BUF_SMALL) nkti_buf_free(conn);
+    }
+    if (conn->buf_kind == NKTI_BUF_NONE || conn->buf_kind == NKTI_BUF_SMALL) {
+        uint8_t *lent = nkti_lent_take(conn->handle.env, conn->handle.poller);
+        if (lent == NULL) return NKT_ENOMEM;
+        nkti_buf_replace(conn, lent, NKTI_LENT_SIZE, NKTI_BUF_LENT);
+        return NKT_OK;
+    }
+    if (conn->cap - conn->tail > 1) return NKT_OK;
+    if (unread <= conn->cap / 2) {
+        nkti_buf_replace(conn, conn->buf, conn->cap, conn->buf_kind);
+        return NKT_OK;
+    }
+    return nkti_buf_own(conn, (size_t)conn->cap * 2);
+}
+
+// A sleeping connection on a poller keeps no more than it must.
+static void nkti_conn_park(nkt_conn *conn) {
+    size_t unread = conn->tail - conn->head;
+    if (conn->buf_kind == NKTI_BUF_NONE || conn->buf_kind == NKTI_BUF_SMALL) return;
+    if (unread == 0) {
+        conn->head = conn->tail = conn->scan = conn->mask_at = 0;
+        conn->mask = 0;
+        nkti_buf_free(conn);
+    } else if (unread <= NKTI_SMALL_MAX) {
+        size_t cap = (unread + 64) & ~(size_t)63;
+        uint8_t *small = (uint8_t *)nkti_resize(conn->handle.env, NULL, 0, cap);
+        if (small != NULL) nkti_buf_replace(conn, small, cap, NKTI_BUF_SMALL);
+    }
+}
+
+static void nkti_consume(nkt_conn *conn, size_t count) {
+    conn->head += (uint32_t)count;
+    if (conn->scan < conn->head) {
+        conn->scan = conn->head;
+        conn->mask = 0;
+    } else if (conn->mask != 0 && conn->head > conn->mask_at) {
+        uint32_t gone = conn->head - conn->mask_at;
+        conn->mask = gone < 64 ? conn->mask >> gone << gone : 0;
+    }
+}
+
+// The LF of a CRLF whose CR has ended a line already.
+static void nkti_skip_lf(nkt_conn *conn) {
+    if (!conn->skip_lf || conn->head == conn->tail) return;
+    conn->skip_lf = false;
+    if (conn->buf[conn->head] == '\n') nkti_consume(conn, 1);
+}
+
+// --- Receiving -----------------------------------------------------------------------
+
+// Whether this connection may receive again before its poller's next wait.
+static bool nkti_conn_has_turn(nkt_conn *conn) {
+    nkt_poller *poller = conn->handle.poller;
+    if (poller == NULL) return true;
+    if (conn->turn != poller->turn) {
+        conn->turn = poller->turn;
+        conn->receives = 0;
+    }
+    if (conn->receives < NKTI_RECEIVES_PER_TURN) {
+        conn->receives++;
+        return true;
+    }
+    // Not asleep: the next wait reports it again without waiting.
+    conn->handle.pending |= NKT_READ;
+    nkti_handle_move(&conn->handle, NKTI_GIVEN);
+    return false;
+}
+
+static bool nkti_can_recv_wait(nkt_conn *conn) {
+    nkt_env *env = conn->handle.env;
+    if (conn->handle.nonblocking || conn->read_timeout_ms > 0 || conn->recv_wait == 2 ||
+        conn->bottom.transport != &nkti_socket_transport || conn->top != &conn->bottom ||
+        conn->bottom.held != NULL || env->core->recv_wait == NULL) return false;
+    if (conn->recv_wait == 0) {
+        int err = env->core->set_option(env, nkti_socket_fd(&conn->bottom), NKT_SO_RECV_WAIT, 1);
+        conn->recv_wait = err >= 0 ? 1 : 2;
+    }
+    return conn->recv_wait == 1;
+}
+
+// Interrupting sets `canceled` and looks at `in_recv`; this does the opposite,
+// so that one of the two always sees the other.
+static ptrdiff_t nkti_recv_waiting(nkt_conn *conn, void *buf, size_t cap) {
+    nkt_env *env = conn->handle.env;
+    ptrdiff_t count = NKT_ECANCELED;
+    nkti_atomic_store(&conn->in_recv, 1);
+    if (nkti_atomic_load(&conn->canceled) == 0) {
+        count = env->core->recv_wait(env, nkti_socket_fd(&conn->bottom), buf, cap);
+        if (count < 0 && count != NKT_EOF) conn->os_error[0] = env->core->last_error(env);
+    }
+    nkti_atomic_store(&conn->in_recv, 0);
+    return count;
+}
+
+static void nkti_read_failed(nkt_conn *conn, int err) {
+    conn->read_err = (int16_t)err;
+    nkti_conn_trace(conn, err == NKT_EOF ? "eof" : "read failed", err, (int64_t)conn->received);
+    nkti_conn_update(conn);
+}
+
+// Receives once. NKT_EAGAIN from a handle with recv_wait means "try again".
+static ptrdiff_t nkti_conn_recv(nkt_conn *conn, void *buf, size_t cap) {
+    if (nkti_atomic_load(&conn->canceled) != 0) return NKT_ECANCELED;
+    if (conn->read_err != 0) return conn->read_err;
+    if (!nkti_conn_has_turn(conn)) return NKTI_OUT_OF_TURN;
+    ptrdiff_t count = nkti_can_recv_wait(conn) ? nkti_recv_waiting(conn, buf, cap)
+                                               : nkt_link_recv(conn->top, buf, cap);
+    if (count > 0) {
+        conn->received += (uint64_t)count;
+        return count;
+    }
+    if (nkti_atomic_load(&conn->canceled) != 0) return NKT_ECANCELED;
+    if (count == NKT_EAGAIN || count == NKT_EINTR || count == NKT_ECANCELED) return count;
+    if (conn->read_err == 0) nkti_read_failed(conn, (int)count);
+    return count;
+}
+
+// What a call returns that could not go on: on a nonblocking handle the reader
+// goes to sleep.
+static int nkti_read_again(nkt_conn *conn, bool out_of_turn) {
+    if (!out_of_turn) nkti_handle_spent(&conn->handle, NKT_READ);
+    nkti_conn_park(conn);
+    return nkti_conn_again(conn, conn->read_timeout_ms, &conn->read_deadline);
+}
+
+// Receives into `buf`, or the read buffer if that is NULL, at least one byte,
+// waiting on a blocking handle. Returns how many, or why not.
+static ptrdiff_t nkti_conn_more(nkt_conn *conn, void *buf, size_t cap, int64_t *deadline) {
+    for (;;) {
+        uint8_t *into = (uint8_t *)buf;
+        if (buf == NULL) {
+            int err = nkti_conn_room(conn);
+            if (err < 0) return err;
+            // One byte stays free, for the NUL behind an unterminated last line.
+            into = conn->buf + conn->tail;
+            cap = conn->cap - conn->tail - 1;
+        }
+        ptrdiff_t count = nkti_conn_recv(conn, into, cap);
+        if (count > 0) {
+            if (buf == NULL) conn->tail += (uint32_t)count;
+            return count;
+        }
+        if (count != NKT_EAGAIN && count != NKTI_OUT_OF_TURN) {
+            // The end of the matter: the event has been told.
+            if (count != NKT_EINTR) nkti_handle_spent(&conn->handle, NKT_READ | NKT_CONNECTED);
+            return count;
+        }
+        if (conn->handle.nonblocking) return nkti_read_again(conn, count == NKTI_OUT_OF_TURN);
+        if (conn->recv_wait == 1 && conn->read_timeout_ms <= 0 && conn->top == &conn->bottom) {
+            continue;
+        }
+        int err = nkti_conn_wait(conn, NKT_READ, deadline);
+        if (err < 0) return err;
+    }
+}
+
+// More input for a view, after what is unread, which is kept.
+static int nkti_fill(nkt_conn *conn, int64_t *deadline) {
+    ptrdiff_t count = nkti_conn_more(conn, NULL, 0, deadline);
+    if (count < 0) return (int)count;
+    nkti_skip_lf(conn);
+    return NKT_OK;
+}
+
+// Every read begins with this, and ends well with nkti_read_done.
+static void nkti_read_begin(nkt_conn *conn, int progress_of) {
+    nkti_conn_step(conn);
+    nkti_skip_lf(conn);
+    if (conn->progress_of != progress_of) {
+        conn->progress_of = (uint8_t)progress_of;
+        conn->progress = 0;
+    }
+}
+
+static int nkti_read_done(nkt_conn *conn) {
+    conn->read_deadline = NKT_NEVER;
+    conn->progress = 0;
+    return NKT_OK;
+}
+
+static nkt_str nkti_view(nkt_conn *conn, size_t len) {
+    nkt_str view;
+    view.ptr = len > 0 ? (const char *)conn->buf + conn->head : "";
+    view.len = len;
+    return view;
+}
+
+// --- Reading bytes -------------------------------------------------------------------
+
+static size_t nkti_take(nkt_conn *conn, void *buf, size_t cap) {
+    size_t count = conn->tail - conn->head;
+    if (count > cap) count = cap;
+    if (count == 0) return 0;
+    if (buf != NULL) memcpy(buf, conn->buf + conn->head, count);
+    nkti_consume(conn, count);
+    return count;
+}
+
+NKT_API ptrdiff_t nkt_conn_read(nkt_conn *conn, void *buf, size_t cap) {
+    int64_t deadline = 0;
+    if (cap == 0) return 0;
+    if (cap > NKT_SIZE_LIMIT) cap = NKT_SIZE_LIMIT;
+    nkti_read_begin(conn, NKTI_PROGRESS_NONE);
+    while (conn->head == conn->tail) {
+        if (cap >= NKTI_DIRECT_MIN && !conn->skip_lf) {
+            ptrdiff_t count = nkti_conn_more(conn, buf, cap, &deadline);
+            if (count > 0) nkti_read_done(conn);
+            return count;
+        }
+        int err = nkti_fill(conn, &deadline);
+        if (err < 0) return err;
+    }
+    nkti_read_done(conn);
+    return (ptrdiff_t)nkti_take(conn, buf, cap);
+}
+
+// Exact reads and skips: `progress` survives NKT_EAGAIN and the like.
+static int nkti_read_all(nkt_conn *conn, uint8_t *buf, uint64_t len, int progress_of) {
+    int64_t deadline = 0;
+    nkti_read_begin(conn, progress_of);
+    if (conn->progress > len) conn->progress = 0;
+    for (;;) {
+        uint64_t rest = len - conn->progress;
+        size_t step = rest > NKT_SIZE_LIMIT ? NKT_SIZE_LIMIT : (size_t)rest;
+        uint8_t *into = buf != NULL ? buf + conn->progress : NULL;
+        size_t taken = nkti_take(conn, into, step);
+        conn->progress += taken;
+        if (conn->progress == len) return nkti_read_done(conn);
+        if (taken > 0) continue;
+        ptrdiff_t count;
+        if (into != NULL && step >= NKTI_DIRECT_MIN && !conn->skip_lf) {
+            count = nkti_conn_more(conn, into, step, &deadline);
+            if (count > 0) conn->progress += (uint64_t)count;
+        } else {
+            count = nkti_fill(conn, &deadline);
+        }
+        if (count == NKT_EOF && conn->progress > 0) return NKT_ETRUNCATED;
+        if (count < 0) return (int)count;
+    }
+}
+
+NKT_API int nkt_conn_read_exact(nkt_conn *conn, void *buf, size_t len) {
+    if (buf == NULL && len > 0) return NKT_EINVAL;
+    return nkti_read_all(conn, (uint8_t *)buf, len, NKTI_PROGRESS_EXACT);
+}
+
+NKT_API size_t nkt_conn_received(const nkt_conn *conn) {
+    return conn->progress_of == NKTI_PROGRESS_EXACT ? (size_t)conn->progress : 0;
+}
+
+NKT_API int nkt_conn_skip(nkt_conn *conn, uint64_t len) {
+    return nkti_read_all(conn, NULL, len, NKTI_PROGRESS_SKIP);
+}
+
+NKT_API int nkt_conn_peek(nkt_conn *conn, size_t want, nkt_str *view) {
+    int64_t deadline = 0;
+    if (want > conn->line_max) return NKT_ETOOLONG;
+    if (want == 0) want = 1;
+    nkti_read_begin(conn, NKTI_PROGRESS_NONE);
+    while ((size_t)(conn->tail - conn->head) < want) {
+        int err = nkti_fill(conn, &deadline);
+        if (err < 0 && (conn->read_err == 0 || conn->head == conn->tail)) return err;
+        if (err < 0) break;
+    }
+    *view = nkti_view(conn, conn->tail - conn->head);
+    return nkti_read_done(conn);
+}
+
+// --- Reading lines -------------------------------------------------------------------
+
+static unsigned nkti_lowest_bit(uint64_t mask) {
+#if defined(__GNUC__)
+    return (unsigned)__builtin_ctzll(mask);
+#else
+    unsigned count = 0;
+    while ((mask & 1) == 0) {
+        mask >>= 1;
+        count++;
+    }
+    return count;
+#endif
+}
+
+// A bit for each of 64 bytes that equals `wanted`.
+static uint64_t nkti_match64(const uint8_t *bytes, uint8_t wanted) {
+    uint64_t mask = 0;
+#if NKTI_SSE2
+    __m128i pattern = _mm_set1_epi8((char)wanted);
+    for (int i = 0; i < 4; i++) {
+        __m128i block = _mm_loadu_si128((const __m128i *)(const void *)(bytes + 16 * i));
+        uint32_t bits = (uint32_t)_mm_movemask_epi8(_mm_cmpeq_epi8(block, pattern));
+        mask |= (uint64_t)bits << (16 * i);
+    }
+#elif NKTI_NEON
+    // Each byte of a comparison keeps the one bit of its place; adding pairs
+    // three times gathers eight places into a byte.
+    const uint8x16_t places = { 1, 2, 4, 8, 16, 32, 64, 128, 1, 2, 4, 8, 16, 32, 64, 128 };
+    uint8x16_t pattern = vdupq_n_u8(wanted);
+    uint8x16_t part[4];
+    for (int i = 0; i < 4; i++) {
+        part[i] = vandq_u8(vceqq_u8(vld1q_u8(bytes + 16 * i), pattern), places);
+    }
+    uint8x16_t sum = vpaddq_u8(vpaddq_u8(part[0], part[1]), vpaddq_u8(part[2], part[3]));
+    mask = vgetq_lane_u64(vreinterpretq_u64_u8(vpaddq_u8(sum, sum)), 0);
+#else
+    // Eight at a time: a byte of `same` is zero where it matches. The two low
+    // halves are added separately, so that no carry crosses into a neighbour.
+    const uint64_t low7 = 0x7f7f7f7f7f7f7f7fu;
+    for (int i = 0; i < 8; i++) {
+        uint64_t same = 0;
+        for (int k = 0; k < 8; k++) same |= (uint64_t)(bytes[8 * i + k] ^ wanted) << (8 * k);
+        uint64_t zero = ~(((same & low7) + low7) | same | low7) >> 7;
+        mask |= (zero * 0x0102040810204080u >> 56) << (8 * i);
+    }
+#endif
+    return mask;
+}
+
+static uint64_t nkti_match_some(const uint8_t *bytes, size_t len, uint8_t wanted) {
+    uint64_t mask = 0;
+    const uint8_t *at = bytes, *end = bytes + len;
+    while (at < end && (at = (const uint8_t *)memchr(at, wanted, (size_t)(end - at))) != NULL) {
+        mask |= (uint64_t)1 << (at - bytes);
+        at++;
+    }
+    return mask;
+}
+
+// Extends what is known of line ends up to the next one, or to the tail.
+static void nkti_scan(nkt_conn *conn) {
+    int without = 0;
+    while (conn->mask == 0 && conn->scan < conn->tail) {
+        const uint8_t *from = conn->buf + conn->scan;
+        size_t len = conn->tail - conn->scan;
+        if (without == 2 && !conn->cr_lines) {
+            const void *found = memchr(from, '\n', len);
+            if (found == NULL) {
+                conn->scan = conn->tail;
+                return;
+            }
+            conn->scan += (uint32_t)((const uint8_t *)found - from);
+            without = 0;
+            continue;
+        }
+        uint64_t mask;
+        if (len >= 64) {
+            mask = nkti_match64(from, '\n');
+            if (conn->cr_lines) mask |= nkti_match64(from, '\r');
+            len = 64;
+        } else {
+            mask = nkti_match_some(from, len, '\n');
+            if (conn->cr_lines) mask |= nkti_match_some(from, len, '\r');
+        }
+        conn->mask = mask;
+        conn->mask_at = conn->scan;
+        conn->scan += (uint32_t)len;
+        without++;
+    }
+}
+
+// Whether what is unread and has no line end is too long to become a line: a CR
+// at its end may yet be half of one.
+static bool nkti_line_is_over(const nkt_conn *conn) {
+    size_t unread = conn->tail - conn->head;
+    if (unread <= conn->line_max) return false;
+    return unread > (size_t)conn->line_max + 1 || conn->buf[conn->tail - 1] != '\r' ||
+           conn->cr_lines;
+}
+
+// Takes the line that ends at the first bit of the mask. Returns NKT_OK, or
+// NKT_ETOOLONG, which takes nothing.
+static int nkti_line_take(nkt_conn *conn, nkt_str *line) {
+    uint32_t end = conn->mask_at + nkti_lowest_bit(conn->mask);
+    uint32_t len = end - conn->head;
+    uint8_t ender = conn->buf[end];
+    if (ender == '\n' && len > 0 && conn->buf[end - 1] == '\r') len--;
+    if (len > conn->line_max) return NKT_ETOOLONG;
+    line->ptr = (const char *)conn->buf + conn->head;
+    line->len = len;
+    conn->buf[conn->head + len] = '\0';
+    conn->mask &= conn->mask - 1;
+    conn->head = end + 1;
+    if (ender == '\r') {
+        conn->skip_lf = true;
+        nkti_skip_lf(conn);
+    }
+    return NKT_OK;
+}
+
+NKT_API int nkt_conn_read_line(nkt_conn *conn, nkt_str *line) {
+    int64_t deadline = 0;
+    nkti_read_begin(conn, NKTI_PROGRESS_NONE);
+    for (;;) {
+        if (conn->mask == 0) nkti_scan(conn);
+        if (conn->mask != 0) {
+            int err = nkti_line_take(conn, line);
+            if (err >= 0) conn->read_deadline = NKT_NEVER;
+            return err;
+        }
+        if (nkti_line_is_over(conn)) return NKT_ETOOLONG;
+        int err = nkti_fill(conn, &deadline);
+        if (err == NKT_EOF && conn->tail > conn->head) {
+            // The last line. The event of the end comes again with the next read.
+            size_t len = conn->tail - conn->head;
+            if (len > conn->line_max) return NKT_ETOOLONG;
+            conn->buf[conn->tail] = '\0';
+            *line = nkti_view(conn, len);
+            nkti_consume(conn, len);
+            nkti_handle_ready(&conn->handle, NKT_READ);
+            return nkti_read_done(conn);
+        }
+        if (err < 0) return err;
+    }
+}
+
+NKT_API int nkt_conn_skip_line(nkt_conn *conn) {
+    int64_t deadline = 0;
+    nkti_read_begin(conn, NKTI_PROGRESS_SKIP_LINE);
+    for (;;) {
+        nkt_str line;
+        uint32_t line_max = conn->line_max;
+        if (conn->mask == 0) nkti_scan(conn);
+        if (conn->mask != 0) {
+            conn->line_max = NKT_SIZE_LIMIT;
+            nkti_line_take(conn, &line);
+            conn->line_max = line_max;
+            return nkti_read_done(conn);
+        }
+        // What has no line end goes at once, so that no length of line costs memory.
+        conn->progress += conn->tail - conn->head;
+        nkti_consume(conn, conn->tail - conn->head);
+        int err = nkti_fill(conn, &deadline);
+        if (err == NKT_EOF && conn->progress > 0) return nkti_read_done(conn);
+        if (err < 0) return err;
+    }
+}
+
+// --- Reading up to a delimiter -----------------------------------------------------------
+
+// Finds `pattern` in `bytes` by Knuth, Morris and Pratt's method, so that no
+// input takes more than one look at each byte. Returns the offset, or -1.
+static ptrdiff_t nkti_find(const uint8_t *bytes, size_t len, const uint8_t *pattern,
+                           size_t pattern_len) {
+    uint8_t border[NKT_UNTIL_MAX + 1];
+    size_t matched = 0;
+    if (pattern_len == 1) {
+        const void *found = len > 0 ? memchr(bytes, pattern[0], len) : NULL;
+        return found == NULL ? -1 : (const uint8_t *)found - bytes;
+    }
+    border[0] = 0;
+    for (size_t i = 1; i < pattern_len; i++) {
+        while (matched > 0 && pattern[matched] != pattern[i]) matched = border[matched - 1];
+        if (pattern[matched] == pattern[i]) matched++;
+        border[i] = (uint8_t)matched;
+    }
+    matched = 0;
+    for (size_t i = 0; i < len; i++) {
+        while (matched > 0 && pattern[matched] != bytes[i]) matched = border[matched - 1];
+        if (pattern[matched] == bytes[i]) matched++;
+        if (matched == pattern_len) return (ptrdiff_t)(i + 1 - pattern_len);
+    }
+    return -1;
+}
+
+NKT_API int nkt_conn_read_until(nkt_conn *conn, const void *delimiter, size_t len,
+                                nkt_str *view) {
+    const uint8_t *pattern = (const uint8_t *)delimiter;
+    int64_t deadline = 0;
+    size_t searched = 0;
+    if (pattern == NULL || len == 0 || len > NKT_UNTIL_MAX) return NKT_EINVAL;
+    nkti_read_begin(conn, NKTI_PROGRESS_NONE);
+    for (;;) {
+        size_t unread = conn->tail - conn->head;
+        ptrdiff_t found = unread < len ? -1
+            : nkti_find(conn->buf + conn->head + searched, unread - searched, pattern, len);
+        if (found >= 0) {
+            size_t end = searched + (size_t)found;
+            if (end > conn->line_max) return NKT_ETOOLONG;
+            *view = nkti_view(conn, end + len);
+            nkti_consume(conn, end + len);
+            return nkti_read_done(conn);
+        }
+        // The delimiter can begin at line_max at the latest.
+        if (unread >= conn->line_max + len) return NKT_ETOOLONG;
+        if (unread >= len) searched = unread - len + 1;
+        int err = nkti_fill(conn, &deadline);
+        if (err == NKT_EOF && conn->tail > conn->head) {
+            if (unread > conn->line_max) return NKT_ETOOLONG;
+            *view = nkti_view(conn, unread);
+            nkti_consume(conn, unread);
+            nkti_handle_ready(&conn->handle, NKT_READ);
+            return nkti_read_done(conn);
+        }
+        if (err < 0) return err;
+    }
+}
+
+// --- Writing -------------------------------------------------------------------------
+
+// A walk over the pieces of a write.
+typedef struct nkti_pieces {
+    const nkt_str *pieces;
+    size_t count;
+    size_t at;              // the piece that is next
+    size_t offset;          // and how much of it is done
+} nkti_pieces;
+
+static void nkti_pieces_advance(nkti_pieces *walk, size_t len) {
+    while (walk->at < walk->count && len >= walk->pieces[walk->at].len - walk->offset) {
+        len -= walk->pieces[walk->at].len - walk->offset;
+        walk->at++;
+        walk->offset = 0;
+    }
+    walk->offset += len;
+}
+
+// Sends what one call takes. Bytes, or why not.
+static ptrdiff_t nkti_pieces_send(nkt_conn *conn, nkti_pieces *walk) {
+    nkt_str some[NKTI_PIECES_MAX];
+    size_t count = 0;
+    size_t offset = walk->offset;
+    for (size_t i = walk->at; i < walk->count && count < NKTI_PIECES_MAX; i++, offset = 0) {
+        if (walk->pieces[i].len == offset) continue;
+        some[count].ptr = walk->pieces[i].ptr + offset;
+        some[count++].len = walk->pieces[i].len - offset;
+    }
+    ptrdiff_t sent = nkt_link_send(conn->top, some, count);
+    if (sent > 0) {
+        nkti_pieces_advance(walk, (size_t)sent);
+        conn->sent += (uint64_t)sent;
+        conn->written += (size_t)sent;
+    }
+    return sent;
+}
+
+// Puts the rest into the queue, where there is room. What was sent of it before
+// counts as written, so that a lack of memory can be told without loss.
+static int nkti_pieces_queue(nkt_conn *conn, nkti_pieces *walk, size_t rest) {
+    bool was_busy = conn->busy;
+    int err = nkti_queue_reserve(conn, rest);
+    if (err < 0) return err;
+    nkti_queue *queue = conn->queue;
+    for (size_t i = walk->at, offset = walk->offset; i < walk->count; i++, offset = 0) {
+        size_t len = walk->pieces[i].len - offset;
+        if (len > 0) memcpy(queue->bytes + queue->tail, walk->pieces[i].ptr + offset, len);
+        queue->tail += (uint32_t)len;
+    }
+    conn->written += rest;
+    conn->busy = true;
+    if (!was_busy) nkti_conn_update(conn);
+    return NKT_OK;
+}
+
+static int nkti_write_again(nkt_conn *conn, size_t need) {
+    conn->write_need = (uint32_t)need;
+    return nkti_conn_again(conn, conn->write_timeout_ms, &conn->write_deadline);
+}
+
+static int nkti_write_nonblocking(nkt_conn *conn, nkti_pieces *walk, size_t total) {
+    if (total > conn->queue_max) return NKT_ETOOLONG;
+    if (nkti_queue_len(conn->queue) + total > conn->queue_max) {
+        return nkti_write_again(conn, total);
+    }
+    conn->write_deadline = NKT_NEVER;
+    while (!conn->busy && !conn->connecting && conn->written < total) {
+        ptrdiff_t sent = nkti_pieces_send(conn, walk);
+        if (sent == NKT_EAGAIN) break;
+        if (sent < 0) {
+            nkti_write_failed(conn, (int)sent);
+            return (int)sent;
+        }
+    }
+    return conn->written == total ? NKT_OK
+                                  : nkti_pieces_queue(conn, walk, total - conn->written);
+}
+
+static int nkti_write_blocking(nkt_conn *conn, nkti_pieces *walk, size_t total) {
+    int64_t deadline = 0;
+    while (conn->written < total) {
+        ptrdiff_t sent = nkti_pieces_send(conn, walk);
+        if (sent > 0) continue;
+        int err = (int)sent;
+        if (err == NKT_EAGAIN) err = nkti_conn_wait(conn, NKT_WRITE, &deadline);
+        else nkti_write_failed(conn, err);
+        if (err < 0) return err;
+        if (nkti_atomic_load(&conn->canceled) != 0) return NKT_ECANCELED;
+    }
+    return NKT_OK;
+}
+
+static int nkti_write_check(nkt_conn *conn) {
+    if (nkti_atomic_load(&conn->canceled) != 0) return NKT_ECANCELED;
+    return conn->write_err != 0 ? conn->write_err : conn->shut_asked ? NKT_EPIPE : NKT_OK;
+}
+
+NKT_API int nkt_conn_writev(nkt_conn *conn, const nkt_str *pieces, size_t count) {
+    nkti_pieces walk;
+    size_t total = 0;
+    conn->written = 0;
+    nkti_conn_step(conn);
+    int err = nkti_write_check(conn);
+    if (err < 0) return err;
+    for (size_t i = 0; i < count; i++) {
+        if (pieces[i].len > SIZE_MAX - total) return NKT_ETOOLONG;
+        total += pieces[i].len;
+    }
+    if (total == 0) return NKT_OK;
+    walk.pieces = pieces;
+    walk.count = count;
+    walk.at = walk.offset = 0;
+    return conn->handle.nonblocking ? nkti_write_nonblocking(conn, &walk, total)
+                                    : nkti_write_blocking(conn, &walk, total);
+}
+
+NKT_API int nkt_conn_write(nkt_conn *conn, const void *data, size_t len) {
+    nkt_str piece;
+    piece.ptr = (const char *)data;
+    piece.len = len;
+    return nkt_conn_writev(conn, &piece, 1);
+}
+
+NKT_API int nkt_conn_write_str(nkt_conn *conn, const char *text) {
+    return nkt_conn_write(conn, text, strlen(text));
+}
+
+NKT_API size_t nkt_conn_written(const nkt_conn *conn) {
+    return conn->written;
+}
+
+NKT_API size_t nkt_conn_queued(const nkt_conn *conn) {
+    return nkti_queue_len(conn->queue);
+}
+
+NKT_API int nkt_conn_flush(nkt_conn *conn) {
+    int64_t deadline = 0;
+    bool was_busy = conn->busy;
+    for (;;) {
+        if (nkti_atomic_load(&conn->canceled) != 0) return NKT_ECANCELED;
+        nkti_push(conn);
+        if (conn->handle.nonblocking) nkti_pushed(conn, was_busy);
+        if (conn->write_err != 0) return conn->write_err;
+        if (!conn->busy) {
+            conn->write_deadline = NKT_NEVER;
+            return NKT_OK;
+        }
+        if (conn->handle.nonblocking) return nkti_write_again(conn, conn->queue_max);
+        int err = nkti_conn_wait(conn, NKT_WRITE, &deadline);
+        if (err < 0) return err;
+    }
+}
+
+NKT_API int nkt_conn_shutdown_write(nkt_conn *conn) {
+    if (conn->shut_done) return NKT_OK;
+    int err = conn->shut_asked ? NKT_OK : nkti_write_check(conn);
+    if (err < 0) return err;
+    conn->shut_asked = true;
+    err = nkt_conn_flush(conn);
+    return err == NKT_EAGAIN ? NKT_OK : err;
+}
+
+// --- Opening and closing -----------------------------------------------------------------
+
+// What an option of a stream must be, and its default.
+static int nkti_limit(uint32_t *value, uint32_t standard, const char *field,
+                      nkt_problem *problem) {
+    if (*value == 0) *value = standard;
+    if (*value <= NKT_SIZE_LIMIT) return NKT_OK;
+    return nkti_problem_set(problem, NKT_EINVAL, field, -1, "the limit is above NKT_SIZE_LIMIT");
+}
+
+static int nkti_stream_check(const nkt_stream_opts *given, nkt_stream_opts *stream,
+                             nkt_problem *problem) {
+    memset(stream, 0, sizeof *stream);
+    if (given != NULL) *stream = *given;
+    int err = nkti_limit(&stream->line_max, NKT_LINE_MAX_DEFAULT, "line_max", problem);
+    if (err < 0) return err;
+    err = nkti_limit(&stream->message_max, NKT_MESSAGE_MAX_DEFAULT, "message_max", problem);
+    if (err < 0) return err;
+    err = nkti_limit(&stream->queue_max, NKT_QUEUE_MAX_DEFAULT, "queue_max", problem);
+    if (err < 0) return err;
+    if (stream->send_buffer < 0 || stream->recv_buffer < 0) {
+        return nkti_problem_set(problem, NKT_EINVAL, "send_buffer, recv_buffer", -1,
+                                "a buffer size is negative");
+    }
+    return NKT_OK;
+}
+
+// Sets a socket as the options say. What a kind of socket does not have (a
+// Unix-domain one has no Nagle to switch off) is not missed.
+static void nkti_stream_apply(nkt_env *env, nkt_fd fd, const nkt_stream_opts *stream) {
+    const nkt_sys_core *core = env->core;
+    if (!stream->delay_small_writes) core->set_option(env, fd, NKT_SO_NODELAY, 1);
+    if (stream->keepalive_s > 0) {
+        core->set_option(env, fd, NKT_SO_KEEPALIVE_S, stream->keepalive_s);
+    }
+    if (stream->send_buffer > 0) {
+        core->set_option(env, fd, NKT_SO_SEND_BUFFER, stream->send_buffer);
+    }
+    if (stream->recv_buffer > 0) {
+        core->set_option(env, fd, NKT_SO_RECV_BUFFER, stream->recv_buffer);
+    }
+}
+
+static nkt_conn *nkti_conn_new(nkt_env *env, bool nonblocking, const nkt_stream_opts *stream,
+                               const nkt_transport *transport, void *self) {
+    nkt_conn *conn = (nkt_conn *)nkti_alloc(env, sizeof *conn);
+    if (conn == NULL) return NULL;
+    nkti_handle_init(&conn->handle, env, &nkti_conn_ops, nonblocking);
+    conn->top = &conn->bottom;
+    conn->bottom.transport = transport;
+    conn->bottom.self = self;
+    conn->bottom.conn = conn;
+    conn->read_deadline = conn->write_deadline = NKT_NEVER;
+    conn->line_max = stream->line_max;
+    conn->message_max = stream->message_max;
+    conn->queue_max = stream->queue_max;
+    conn->read_timeout_ms = stream->read_timeout_ms;
+    conn->write_timeout_ms = stream->write_timeout_ms;
+    conn->cr_lines = stream->cr_lines;
+    return conn;
+}
+
+// A connection on a descriptor that netkit has opened itself.
+static nkt_conn *nkti_conn_new_socket(nkt_env *env, bool nonblocking,
+                                      const nkt_stream_opts *stream, nkt_fd fd) {
+    nkt_conn *conn = nkti_conn_new(env, nonblocking, stream, &nkti_socket_transport,
+                                   (void *)(intptr_t)fd);
+    if (conn != NULL) nkti_conn_trace(conn, "open", NKT_OK, fd);
+    return conn;
+}
+
+NKT_API int nkt_conn_adopt(nkt_fd fd, const nkt_conn_opts *opts, nkt_conn **out) {
+    nkt_stream_opts stream;
+    nkt_env *env = nkti_env_use(opts != NULL ? opts->env : NULL);
+    int64_t type = 0, listening = 0;
+    if (env == NULL) return NKT_EINVAL;
+    int err = nkti_stream_check(opts != NULL ? &opts->stream : NULL, &stream, NULL);
+    if (err < 0) return err;
+    if (env->core->get_option(env, fd, NKT_SO_TYPE, &type) < 0 || type != 1) return NKT_ENOTSOCK;
+    if (env->core->get_option(env, fd, NKT_SO_LISTENING, &listening) >= 0 && listening != 0) {
+        return NKT_ENOTSOCK;
+    }
+    union { uint64_t align; char room[NKT_SOCKADDR_MAX]; } name;
+    size_t len = sizeof name;
+    if (env->core->peer_name(env, fd, &name, &len) < 0) return NKT_ENOTCONN;
+    err = env->core->set_blocking(env, fd, false);
+    if (err < 0) return err;
+    nkt_conn *conn = nkti_conn_new_socket(env, opts != NULL && opts->nonblocking, &stream, fd);
+    if (conn == NULL) return NKT_ENOMEM;
+    nkti_stream_apply(env, fd, &stream);
+    *out = conn;
+    return NKT_OK;
+}
+
+NKT_API int nkt_conn_open_custom(const nkt_transport *transport, void *self,
+                                 const nkt_conn_opts *opts, nkt_conn **out) {
+    nkt_stream_opts stream;
+    nkt_env *env = nkti_env_use(opts != NULL ? opts->env : NULL);
+    if (env == NULL || !nkti_transport_is_valid(transport)) return NKT_EINVAL;
+    int err = nkti_stream_check(opts != NULL ? &opts->stream : NULL, &stream, NULL);
+    if (err < 0) return err;
+    nkt_conn *conn = nkti_conn_new(env, opts != NULL && opts->nonblocking, &stream, transport,
+                                   self);
+    if (conn == NULL) return NKT_ENOMEM;
+    nkti_conn_trace(conn, "open", NKT_OK, 0);
+    *out = conn;
+    return NKT_OK;
+}
+
+NKT_API int nkt_conn_push(nkt_conn *conn, const nkt_transport *transport, void *self) {
+    nkt_env *env = conn->handle.env;
+    size_t unread = conn->tail - conn->head;
+    nkti_held *held = NULL;
+    if (!nkti_transport_is_valid(transport)) return NKT_EINVAL;
+    nkti_conn_step(conn);
+    if (conn->queue != NULL || (conn->busy && !conn->connecting)) return NKT_EAGAIN;
+    nkt_link *link = (nkt_link *)nkti_alloc(env, sizeof *link);
+    if (link == NULL) return NKT_ENOMEM;
+    if (unread > 0) {
+        held = (nkti_held *)nkti_alloc(env, nkti_held_size(unread));
+        if (held == NULL) {
+            nkti_free(env, link, sizeof *link);
+            return NKT_ENOMEM;
+        }
+        held->len = unread;
+        nkti_take(conn, held->bytes, unread);
+    }
+    conn->top->held = held;
+    link->transport = transport;
+    link->self = self;
+    link->below = conn->top;
+    link->conn = conn;
+    conn->top = link;
+    conn->skip_lf = false;
+    nkti_conn_trace(conn, "pushed", NKT_OK, (int64_t)unread);
+    nkti_conn_update(conn);
+    return NKT_OK;
+}
+
+NKT_API void nkt_conn_notify(nkt_conn *conn) {
+    nkt_env *env = conn->handle.env;
+    nkti_lock(env);
+    nkti_waiter_post(env, conn->waiters[0]);
+    nkti_waiter_post(env, conn->waiters[1]);
+    nkti_handle_post(&conn->handle);
+    nkti_unlock(env);
+}
+
+NKT_API void nkt_conn_interrupt(nkt_conn *conn) {
+    nkt_env *env = conn->handle.env;
+    nkti_lock(env);
+    uint32_t before = nkti_atomic_exchange(&conn->canceled, 1);
+    if (before == 0 && nkti_atomic_load(&conn->in_recv) != 0) {
+        env->core->shutdown(env, nkti_socket_fd(&conn->bottom), NKT_READ);
+    }
+    nkti_waiter_post(env, conn->waiters[0]);
+    nkti_waiter_post(env, conn->waiters[1]);
+    nkti_handle_post(&conn->handle);
+    nkti_unlock(env);
+    if (before == 0) nkti_conn_trace(conn, "interrupted", NKT_ECANCELED, 0);
+}
+
+// Frees everything but what the links stand on.
+static void nkti_conn_free(nkt_conn *conn) {
+    nkt_env *env = conn->handle.env;
+    nkti_connect_log *log = conn->connect_log;
+    if (log != NULL) nkti_free(env, log, nkti_connect_log_size(log->kept));
+    nkti_buf_free(conn);
+    nkti_queue_free(conn);
+    nkti_free(env, conn, sizeof *conn);
+}
+
+static size_t nkti_conn_end(nkt_conn *conn, bool abort) {
+    if (conn == NULL) return 0;
+    nkt_env *env = conn->handle.env;
+    size_t discarded = nkti_queue_len(conn->queue);
+    nkti_buf_free(conn);
+    nkti_handle_leave(&conn->handle);
+    nkti_conn_trace(conn, abort ? "aborted" : "closed", NKT_OK, (int64_t)discarded);
+    while (conn->top != &conn->bottom) {
+        nkt_link *link = conn->top;
+        conn->top = link->below;
+        nkti_link_close(link, abort);
+        nkti_free(env, link, sizeof *link);
+    }
+    nkti_link_close(&conn->bottom, abort);
+    nkti_conn_free(conn);
+    return discarded;
+}
+
+NKT_API size_t nkt_conn_close(nkt_conn *conn) {
+    return nkti_conn_end(conn, false);
+}
+
+NKT_API size_t nkt_conn_abort(nkt_conn *conn) {
+    return nkti_conn_end(conn, true);
+}
+
+NKT_API int nkt_conn_detach(nkt_conn *conn, nkt_fd *fd) {
+    nkt_env *env = conn->handle.env;
+    nkti_conn_step(conn);
+    if (conn->connecting || conn->busy || conn->tail > conn->head) return NKT_EBUSY;
+    if (conn->bottom.transport != &nkti_socket_transport || conn->top != &conn->bottom) {
+        return NKT_EUNSUPPORTED;
+    }
+    if (conn->bottom.held != NULL) return NKT_EBUSY;
+    nkt_fd detached = nkti_socket_fd(&conn->bottom);
+    int err = env->core->set_blocking(env, detached, true);
+    if (err < 0) return err;
+    if (conn->recv_wait == 1) env->core->set_option(env, detached, NKT_SO_RECV_WAIT, 0);
+    nkti_handle_leave(&conn->handle);
+    nkti_conn_trace(conn, "detached", NKT_OK, detached);
+    nkti_conn_free(conn);
+    *fd = detached;
+    return NKT_OK;
+}
+
+// --- Asking and setting --------------------------------------------------------------------
+
+NKT_API int nkt_conn_local(nkt_conn *conn, nkt_addr *addr) {
+    for (nkt_link *link = conn->top; link != NULL; link = link->below) {
+        if (NKTI_TRANSPORT_HAS(link->transport, local)) return link->transport->local(link, addr);
+    }
+    memset(addr, 0, sizeof *addr);
+    return NKT_OK;
+}
+
+NKT_API int nkt_conn_peer(nkt_conn *conn, nkt_addr *addr) {
+    for (nkt_link *link = conn->top; link != NULL; link = link->below) {
+        if (NKTI_TRANSPORT_HAS(link->transport, peer)) return link->transport->peer(link, addr);
+    }
+    memset(addr, 0, sizeof *addr);
+    return NKT_OK;
+}
+
+NKT_API int nkt_conn_peer_name(nkt_conn *conn, char *buf, size_t cap) {
+    nkt_addr addr;
+    memset(&addr, 0, sizeof addr);
+    int err = nkt_conn_peer(conn, &addr);
+    if (err >= 0 && addr.ip.family != 0) return nkt_addr_format(&addr, buf, cap);
+    const nkt_transport *transport = conn->bottom.transport;
+    nkti_text text = nkti_text_begin(buf, cap);
+    nkti_text_str(&text, err < 0 ? "not connected"
+                         : transport == &nkti_socket_transport ? "unix" : transport->name);
+    return text.cut ? NKT_ENOSPACE : (int)text.len;
+}
+
+NKT_API nkt_fd nkt_conn_descriptor(nkt_conn *conn) {
+    for (nkt_link *link = conn->top; link != NULL; link = link->below) {
+        if (NKTI_TRANSPORT_HAS(link->transport, descriptor)) {
+            return link->transport->descriptor(link);
+        }
+    }
+    return NKT_NO_FD;
+}
+
+NKT_API int32_t nkt_conn_os_error(const nkt_conn *conn) {
+    return conn->os_error[0] != 0 ? conn->os_error[0] : conn->os_error[1];
+}
+
+NKT_API int nkt_conn_watch(nkt_conn *conn, uint32_t want, nkt_interest *interest) {
+    nkti_interest_clear(interest);
+    // The queue wants to be sent whatever the user waits for.
+    nkti_conn_want(conn, want | (conn->busy ? NKT_WRITE : 0u), interest);
+    return NKT_OK;
+}
+
+NKT_API int nkt_conn_get_info(nkt_conn *conn, nkt_conn_info *info) {
+    nkt_env *env = conn->handle.env;
+    memset(info, 0, sizeof *info);
+    info->received = conn->received;
+    info->sent = conn->sent;
+    info->buffered = conn->tail - conn->head;
+    info->queued = nkti_queue_len(conn->queue);
+    info->tcp.rtt_us = info->tcp.rtt_var_us = info->tcp.retransmits = -1;
+    info->tcp.unacked_bytes = info->tcp.path_mtu = -1;
+    if (conn->bottom.transport == &nkti_socket_transport) {
+        env->core->tcp_info(env, nkti_socket_fd(&conn->bottom), &info->tcp);
+    }
+    return NKT_OK;
+}
+
+static int nkti_conn_set_limit(uint32_t *limit, int64_t value) {
+    if (value < 1 || value > NKT_SIZE_LIMIT) return NKT_EINVAL;
+    *limit = (uint32_t)value;
+    return NKT_OK;
+}
+
+static int nkti_conn_set_timeout(int32_t *timeout_ms, int64_t *deadline, int64_t value) {
+    if (value > INT32_MAX) return NKT_EINVAL;
+    *timeout_ms = value > 0 ? (int32_t)value : 0;
+    *deadline = NKT_NEVER;
+    return NKT_OK;
+}
+
+static int nkti_conn_sockopt(nkt_conn *conn, nkt_conn_option option) {
+    if (conn->bottom.transport != &nkti_socket_transport) return NKT_EUNSUPPORTED;
+    switch (option) {
+    case NKT_OPT_KEEPALIVE_S: return NKT_SO_KEEPALIVE_S;
+    case NKT_OPT_SEND_BUFFER: return NKT_SO_SEND_BUFFER;
+    case NKT_OPT_RECV_BUFFER: return NKT_SO_RECV_BUFFER;
+    case NKT_OPT_DELAY_SMALL_WRITES: return NKT_SO_NODELAY;
+    default: return NKT_EINVAL;
+    }
+}
+
+NKT_API int nkt_conn_set_option(nkt_conn *conn, nkt_conn_option option, int64_t value) {
+    nkt_env *env = conn->handle.env;
+    switch (option) {
+    case NKT_OPT_READ_TIMEOUT_MS:
+        return nkti_conn_set_timeout(&conn->read_timeout_ms, &conn->read_deadline, value);
+    case NKT_OPT_WRITE_TIMEOUT_MS:
+        return nkti_conn_set_timeout(&conn->write_timeout_ms, &conn->write_deadline, value);
+    case NKT_OPT_LINE_MAX: return nkti_conn_set_limit(&conn->line_max, value);
+    case NKT_OPT_MESSAGE_MAX: return nkti_conn_set_limit(&conn->message_max, value);
+    case NKT_OPT_QUEUE_MAX: return nkti_conn_set_limit(&conn->queue_max, value);
+    case NKT_OPT_CR_LINES:
+        // What was scanned was scanned for the other rule.
+        conn->cr_lines = value != 0;
+        conn->scan = conn->mask_at = conn->head;
+        conn->mask = 0;
+        return NKT_OK;
+    case NKT_OPT_NONBLOCKING: return NKT_EINVAL;
+    default: break;
+    }
+    int sockopt = nkti_conn_sockopt(conn, option);
+    if (sockopt < 0) return sockopt;
+    if (value < 0 || value > INT_MAX) return NKT_EINVAL;
+    if (option == NKT_OPT_DELAY_SMALL_WRITES) value = value == 0;
+    return env->core->set_option(env, nkti_socket_fd(&conn->bottom), sockopt, value);
+}
+
+NKT_API int nkt_conn_get_option(nkt_conn *conn, nkt_conn_option option, int64_t *value) {
+    nkt_env *env = conn->handle.env;
+    switch (option) {
+    case NKT_OPT_READ_TIMEOUT_MS: *value = conn->read_timeout_ms; return NKT_OK;
+    case NKT_OPT_WRITE_TIMEOUT_MS: *value = conn->write_timeout_ms; return NKT_OK;
+    case NKT_OPT_LINE_MAX: *value = conn->line_max; return NKT_OK;
+    case NKT_OPT_MESSAGE_MAX: *value = conn->message_max; return NKT_OK;
+    case NKT_OPT_QUEUE_MAX: *value = conn->queue_max; return NKT_OK;
+    case NKT_OPT_CR_LINES: *value = conn->cr_lines; return NKT_OK;
+    case NKT_OPT_NONBLOCKING: *value = conn->handle.nonblocking; return NKT_OK;
+    default: break;
+    }
+    int sockopt = nkti_conn_sockopt(conn, option);
+    if (sockopt < 0) return sockopt;
+    int err = env->core->get_option(env, nkti_socket_fd(&conn->bottom), sockopt, value);
+    if (err >= 0 && option == NKT_OPT_DELAY_SMALL_WRITES) *value = *value == 0;
+    return err;
+}
+
+//==============================================================================
+// MARK: @connect - from "host:port" to a connection
+//
+// While it connects, a connection stands on a transport of its own, the race:
+// candidates, attempts under way, two instants. Whatever the user calls, and
+// the poller, steps it:
+//
+//     for each attempt:   connected -> it wins: its descriptor becomes the
+//                                      connection's, the others are closed
+//                         failed    -> noted; the next candidate may start now
+//     all of it timed out           -> NKT_ETIMEDOUT
+//     candidates left, and none under way, one just failed or 250 ms have
+//     passed since the last start   -> start the next
+//     none left, none under way     -> the error that says most
+//
+// When the race is over it is freed; a short log of what was tried stays.
+//==============================================================================
+
+#define NKTI_CONNECT_TIMEOUT_MS 30000
+#define NKTI_ATTEMPT_DELAY_MS 250
+#define NKTI_RECHECK_NS (50 * NKTI_MS)      // for systems that hide failed connects
+#define NKTI_CANDIDATES_MAX 64
+
+typedef struct nkti_attempt {
+    nkt_fd fd;                      // NKT_NO_FD when it has ended
+    uint32_t log_index;
+} nkti_attempt;
+
+typedef struct nkti_race {
+    nkt_connect_opts opts;          // report and interface_name are not used from here
+    char interface_name[64];        // "" = none
+    char path[NKT_UNIX_PATH_MAX + 1];       // "" = candidates are addresses
+    int64_t start, deadline, next_start;
+    int32_t err, os_error;          // of the attempt that says most
+    uint32_t candidate_count, next_candidate;
+    uint32_t under_way;
+    uint32_t attempt_count;         // that were ever started
+    nkt_addr candidates[NKTI_CANDIDATES_MAX];
+    nkt_attempt log[NKT_ATTEMPTS_MAX];
+    nkti_attempt attempts[NKT_ATTEMPTS_MAX];
+} nkti_race;
+
+static int32_t nkti_race_ms(const nkti_race *race, int64_t now) {
+    int64_t ms = (now - race->start) / NKTI_MS;
+    return ms > INT32_MAX ? INT32_MAX : (int32_t)ms;
+}
+
+// How much an error says about the target: refused is an answer of the host
+// itself, unreachable one of the network, the rest is about us.
+static int nkti_connect_rank(int err) {
+    switch (err) {
+    case NKT_OK: return 0;
+    case NKT_EREFUSED: case NKT_ERESET: return 5;
+    case NKT_EACCES: return 4;
+    case NKT_EHOSTUNREACH: case NKT_ENETUNREACH: return 3;
+    case NKT_ETIMEDOUT: return 2;
+    default: return 1;
+    }
+}
+
+static void nkti_race_note(nkt_conn *conn, nkti_race *race, uint32_t log_index, int err,
+                           int64_t now) {
+    int32_t os_error = err < 0 && err != NKT_EAGAIN ? conn->os_error[0] : 0;
+    if (log_index < NKT_ATTEMPTS_MAX) {
+        race->log[log_index].err = err;
+        race->log[log_index].os_error = os_error;
+        race->log[log_index].end_ms = nkti_race_ms(race, now);
+    }
+    if (err < 0 && nkti_connect_rank(err) > nkti_connect_rank(race->err)) {
+        race->err = err;
+        race->os_error = os_error;
+    }
+}
+
+// Opens and sets up one attempt's socket, and says where it is to connect.
+static int nkti_attempt_open(nkt_conn *conn, nkti_race *race, const nkt_addr *addr, void *name,
+                             size_t cap, nkt_fd *fd) {
+    nkt_env *env = conn->handle.env;
+    int family = race->path[0] != '\0' ? NKT_UNIX : addr->ip.family;
+    int len;
+    if (family == NKT_UNIX) {
+        nkti_unix_addr unix_addr;
+        len = nkti_unix_to_sockaddr(race->path, &unix_addr);
+        if (len > 0) memcpy(name, &unix_addr, sizeof unix_addr);
+    } else {
+        len = nkt_addr_to_sockaddr(addr, name, cap);
+    }
+    if (len < 0) return len;
+    int err = env->core->open(env, family, 1, fd);
+    if (err < 0) return err;
+    if (family != NKT_UNIX) nkti_stream_apply(env, *fd, &race->opts.stream);
+    if (race->interface_name[0] != '\0') {
+        err = env->core->bind_interface(env, *fd, race->interface_name, family);
+    }
+    if (err >= 0) return len;
+    conn->os_error[0] = env->core->last_error(env);
+    env->core->close(env, *fd);
+    return err;
+}
+
+// Starts the next candidate. NKT_OK if it has connected at once, NKT_EAGAIN if
+// it is under way, or why it failed, which is noted.
+static int nkti_race_start_next(nkt_conn *conn, nkti_race *race, int64_t now, nkt_fd *winner) {
+    nkt_env *env = conn->handle.env;
+    union { uint64_t align; char room[NKT_SOCKADDR_MAX]; } name;
+    const nkt_addr *addr = &race->candidates[race->next_candidate++];
+    uint32_t log_index = race->attempt_count++;
+    nkt_fd fd = NKT_NO_FD;
+    if (log_index < NKT_ATTEMPTS_MAX) {
+        nkt_attempt *log = &race->log[log_index];
+        memset(log, 0, sizeof *log);
+        log->addr = *addr;
+        log->err = NKT_EAGAIN;
+        log->start_ms = nkti_race_ms(race, now);
+        log->end_ms = -1;
+    }
+    nkti_conn_trace(conn, "attempt", NKT_OK, log_index);
+    conn->os_error[0] = 0;
+    int len = nkti_attempt_open(conn, race, addr, &name, sizeof name, &fd);
+    int err = len;
+    if (len >= 0) {
+        err = env->core->connect(env, fd, &name, (size_t)len);
+        if (err < 0 && err != NKT_EAGAIN) {
+            conn->os_error[0] = env->core->last_error(env);
+            env->core->close(env, fd);
+        }
+    } else if (conn->os_error[0] == 0) {
+        conn->os_error[0] = env->core->last_error(env);
+    }
+    if (err == NKT_EAGAIN) {
+        uint32_t slot = 0;
+        while (race->attempts[slot].fd != NKT_NO_FD) slot++;
+        race->attempts[slot].fd = fd;
+        race->attempts[slot].log_index = log_index;
+        race->under_way++;
+        race->next_start = nkti_after(now, race->opts.attempt_delay_ms * NKTI_MS);
+        return err;
+    }
+    nkti_race_note(conn, race, log_index, err, now);
+    if (err == NKT_OK) *winner = fd;
+    else nkti_conn_trace(conn, "attempt failed", err, log_index);
+    return err;
+}
+
+static void nkti_attempt_close(nkt_conn *conn, nkti_race *race, nkti_attempt *attempt) {
+    nkti_handle_unwatch(&conn->handle, attempt->fd);
+    conn->handle.env->core->close(conn->handle.env, attempt->fd);
+    attempt->fd = NKT_NO_FD;
+    race->under_way--;
+}
+
+// Keeps what was tried, as far as there is memory for it.
+static void nkti_race_keep_log(nkt_conn *conn, const nkti_race *race, int err, int64_t now) {
+    uint32_t kept = race->attempt_count < NKT_ATTEMPTS_MAX ? race->attempt_count
+                                                           : NKT_ATTEMPTS_MAX;
+    nkti_connect_log *log = (nkti_connect_log *)nkti_alloc(conn->handle.env,
+                                                           nkti_connect_log_size(kept));
+    if (log == NULL) return;
+    log->err = err;
+    log->os_error = err < 0 ? race->os_error : 0;
+    log->elapsed_ms = nkti_race_ms(race, now);
+    log->tried = race->attempt_count;
+    log->kept = kept;
+    memcpy(log->attempts, race->log, kept * sizeof log->attempts[0]);
+    conn->connect_log = log;
+}
+
+// The race is over: `fd` has won, or nobody with `err`.
+static int nkti_race_end(nkt_conn *conn, nkti_race *race, nkt_fd fd, int err, int64_t now) {
+    for (int i = 0; i < NKT_ATTEMPTS_MAX; i++) {
+        nkti_attempt *attempt = &race->attempts[i];
+        if (attempt->fd == NKT_NO_FD) continue;
+        conn->os_error[0] = 0;
+        nkti_race_note(conn, race, attempt->log_index, err < 0 ? NKT_ETIMEDOUT : NKT_ECANCELED,
+                       now);
+        nkti_attempt_close(conn, race, attempt);
+    }
+    nkti_race_keep_log(conn, race, err, now);
+    conn->connecting = false;
+    conn->bottom.transport = &nkti_socket_transport;
+    conn->bottom.self = (void *)(intptr_t)fd;
+    conn->os_error[0] = err < 0 ? race->os_error : 0;
+    nkti_free(conn->handle.env, race, sizeof *race);
+    if (err < 0) conn->read_err = conn->write_err = (int16_t)err;
+    nkti_conn_trace(conn, err < 0 ? "connect failed" : "connected", err, fd);
+    return err;
+}
+
+// Looks after the attempts under way. NKT_OK with the winner, NKT_EAGAIN; sets
+// `failed` if one has failed.
+static int nkti_race_check(nkt_conn *conn, nkti_race *race, int64_t now, nkt_fd *winner,
+                           bool *failed) {
+    nkt_env *env = conn->handle.env;
+    for (int i = 0; i < NKT_ATTEMPTS_MAX; i++) {
+        nkti_attempt *attempt = &race->attempts[i];
+        if (attempt->fd == NKT_NO_FD) continue;
+        int err = env->core->connect_result(env, attempt->fd);
+        if (err == NKT_EAGAIN) continue;
+        conn->os_error[0] = 0;
+        nkti_race_note(conn, race, attempt->log_index, err, now);
+        if (err == NKT_OK) {
+            *winner = attempt->fd;
+            attempt->fd = NKT_NO_FD;
+            race->under_way--;
+            return NKT_OK;
+        }
+        nkti_conn_trace(conn, "attempt failed", err, attempt->log_index);
+        nkti_attempt_close(conn, race, attempt);
+        *failed = true;
+    }
+    return NKT_EAGAIN;
+}
+
+// One step of the race. NKT_OK: connected, and the race is gone; NKT_EAGAIN: go
+// on waiting; else it has failed, and is gone too.
+static int nkti_race_step(nkt_conn *conn) {
+    nkti_race *race = (nkti_race *)conn->bottom.self;
+    int64_t now = nkti_now(conn->handle.env);
+    nkt_fd winner = NKT_NO_FD;
+    bool failed = false;
+    if (nkti_race_check(conn, race, now, &winner, &failed) == NKT_OK) {
+        return nkti_race_end(conn, race, winner, NKT_OK, now);
+    }
+    if (now >= race->deadline) {
+        race->os_error = 0;
+        return nkti_race_end(conn, race, NKT_NO_FD, NKT_ETIMEDOUT, now);
+    }
+    while (race->next_candidate < race->candidate_count &&
+           race->under_way < NKT_ATTEMPTS_MAX &&
+           (race->under_way == 0 || failed || now >= race->next_start)) {
+        int err = nkti_race_start_next(conn, race, now, &winner);
+        if (err == NKT_OK) return nkti_race_end(conn, race, winner, NKT_OK, now);
+        failed = err != NKT_EAGAIN;
+    }
+    if (race->under_way > 0) return NKT_EAGAIN;
+    return nkti_race_end(conn, race, NKT_NO_FD, race->err, now);
+}
+
+static ptrdiff_t nkti_race_recv(nkt_link *link, void *buf, size_t cap) {
+    int err = nkti_race_step(link->conn);
+    return err < 0 ? err : nkt_link_recv(link, buf, cap);
+}
+
+static ptrdiff_t nkti_race_send(nkt_link *link, const nkt_str *pieces, size_t count) {
+    int err = nkti_race_step(link->conn);
+    return err < 0 ? err : nkt_link_send(link, pieces, count);
+}
+
+static int nkti_race_shutdown_write(nkt_link *link) {
+    int err = nkti_race_step(link->conn);
+    return err < 0 ? err : nkt_link_shutdown_write(link);
+}
+
+static int nkti_race_flush(nkt_link *link) {
+    return nkti_race_step(link->conn);
+}
+
+static void nkti_race_watch(nkt_link *link, uint32_t want, nkt_interest *out) {
+    const nkti_race *race = (const nkti_race *)link->self;
+    (void)want;
+    out->deadline_ns = nkti_min_time(out->deadline_ns, race->deadline);
+    if (race->under_way == 0) out->ready = true;
+    if (race->next_candidate < race->candidate_count && race->under_way < NKT_ATTEMPTS_MAX) {
+        out->deadline_ns = nkti_min_time(out->deadline_ns, race->next_start);
+    }
+    for (int i = 0; i < NKT_ATTEMPTS_MAX; i++) {
+        if (race->attempts[i].fd == NKT_NO_FD) continue;
+        nkt_interest_add(out, race->attempts[i].fd, NKT_WRITE);
+    }
+    if (NKTI_CONNECT_RECHECK && race->under_way > 0) {
+        int64_t soon = nkti_after(nkti_now(link->conn->handle.env), NKTI_RECHECK_NS);
+        out->deadline_ns = nkti_min_time(out->deadline_ns, soon);
+    }
+}
+
+static void nkti_race_close(nkt_link *link, bool abort) {
+    nkt_conn *conn = link->conn;
+    nkti_race *race = (nkti_race *)link->self;
+    (void)abort;
+    for (int i = 0; i < NKT_ATTEMPTS_MAX; i++) {
+        if (race->attempts[i].fd != NKT_NO_FD) nkti_attempt_close(conn, race, &race->attempts[i]);
+    }
+    nkti_free(conn->handle.env, race, sizeof *race);
+}
+
+static const nkt_transport nkti_race_transport = {
+    sizeof(nkt_transport), "connecting", nkti_race_recv, nkti_race_send,
+    nkti_race_shutdown_write, nkti_race_watch, nkti_race_close, NULL, NULL, NULL,
+    nkti_race_flush,
+};
+
+// --- The report ------------------------------------------------------------------
+
+static void nkti_report_attempt(nkti_text *text, const nkt_attempt *attempt) {
+    char addr[NKT_ADDR_TEXT_MAX];
+    if (nkt_addr_format(&attempt->addr, addr, sizeof addr) > 0) {
+        nkti_text_str(text, addr);
+        nkti_text_str(text, ": ");
+    }
+    nkti_text_str(text, attempt->err == NKT_EAGAIN ? "still trying"
+                        : attempt->err == NKT_OK ? "connected" : nkt_strerror(attempt->err));
+    nkti_text_str(text, " (");
+    if (attempt->end_ms >= 0) {
+        nkti_text_number(text, attempt->end_ms);
+        nkti_text_str(text, " ms)");
+    } else {
+        nkti_text_str(text, "since ");
+        nkti_text_number(text, attempt->start_ms);
+        nkti_text_str(text, " ms)");
+    }
+}
+
+static void nkti_report_text(nkt_connect_report *report) {
+    nkti_text text = nkti_text_begin(report->text, sizeof report->text);
+    if (report->problem.err != 0) {
+        nkti_text_str(&text, report->problem.text);
+        return;
+    }
+    nkti_text_str(&text, report->err == NKT_OK ? "connected"
+                         : report->err == NKT_EAGAIN ? "connecting" : nkt_strerror(report->err));
+    nkti_text_str(&text, " after ");
+    nkti_text_number(&text, report->elapsed_ms);
+    nkti_text_str(&text, " ms");
+    for (int i = 0; i < report->attempt_count && i < NKT_ATTEMPTS_MAX; i++) {
+        nkti_text_str(&text, i == 0 ? ": " : "; ");
+        nkti_report_attempt(&text, &report->attempts[i]);
+    }
+    if (report->attempt_count > NKT_ATTEMPTS_MAX) {
+        nkti_text_str(&text, "; and ");
+        nkti_text_number(&text, report->attempt_count - NKT_ATTEMPTS_MAX);
+        nkti_text_str(&text, " more");
+    }
+}
+
+NKT_API int nkt_conn_report(nkt_conn *conn, nkt_connect_report *report) {
+    const nkti_connect_log *log = conn->connect_log;
+    if (log == NULL && !conn->connecting) return NKT_ENOTFOUND;
+    memset(report, 0, sizeof *report);
+    if (conn->connecting) {
+        const nkti_race *race = (const nkti_race *)conn->bottom.self;
+        report->err = NKT_EAGAIN;
+        report->elapsed_ms = nkti_race_ms(race, nkti_now(conn->handle.env));
+        report->attempt_count = (int32_t)race->attempt_count;
+        memcpy(report->attempts, race->log, sizeof report->attempts);
+    } else {
+        report->err = log->err;
+        report->os_error = log->os_error;
+        report->elapsed_ms = log->elapsed_ms;
+        report->attempt_count = (int32_t)log->tried;
+        memcpy(report->attempts, log->attempts, log->kept * sizeof log->attempts[0]);
+    }
+    nkti_report_text(report);
+    return NKT_OK;
+}
+
+// --- Starting ----------------------------------------------------------------------
+
+static nkti_race *nkti_race_new(nkt_env *env, const nkt_connect_opts *opts,
+                                const nkt_stream_opts *stream) {
+    nkti_race *race = (nkti_race *)nkti_alloc(env, sizeof *race);
+    if (race == NULL) return NULL;
+    if (opts != NULL) race->opts = *opts;
+    race->opts.stream = *stream;
+    race->opts.report = NULL;
+    race->start = race->next_start = nkti_now(env);
+    int32_t timeout_ms = race->opts.timeout_ms;
+    if (timeout_ms == 0) timeout_ms = NKTI_CONNECT_TIMEOUT_MS;
+    race->deadline = timeout_ms < 0 ? NKT_NEVER : nkti_after(race->start, timeout_ms * NKTI_MS);
+    if (race->opts.attempt_delay_ms <= 0) race->opts.attempt_delay_ms = NKTI_ATTEMPT_DELAY_MS;
+    if (opts != NULL && opts->interface_name != NULL) {
+        memcpy(race->interface_name, opts->interface_name, strlen(opts->interface_name) + 1);
+    }
+    for (int i = 0; i < NKT_ATTEMPTS_MAX; i++) race->attempts[i].fd = NKT_NO_FD;
+    return race;
+}
+
+// The candidates of a target. Names other than localhost have none here.
+static int nkti_race_candidates(nkti_race *race, const nkt_target *target,
+                                nkt_problem *problem) {
+    nkt_ip ips[2];
+    uint32_t count = 1;
+    if (target->kind == NKT_TARGET_UNIX) {
+        memcpy(race->path, target->host, (size_t)target->host_len + 1);
+        memset(&ips[0], 0, sizeof ips[0]);
+    } else if (target->kind == NKT_TARGET_ADDR) {
+        ips[0] = target->ip;
+    } else if (target->kind == NKT_TARGET_NAME && nkt_host_is_local(target->host,
+                                                                    target->host_len)) {
+        ips[0] = nkt_ip_loopback(NKT_IPV6);
+        ips[1] = nkt_ip_loopback(NKT_IPV4);
+        count = 2;
+    } else if (target->kind == NKT_TARGET_NAME) {
+        return nkti_problem_set(problem, NKT_EUNSUPPORTED, "host", 0,
+                                "host names other than localhost are not looked up; give an "
+                                "IPv4 or IPv6 address");
+    } else {
+        return nkti_problem_set(problem, NKT_EADDR, "address", 0,
+                                "a port alone says where to listen, not where to connect; put "
+                                "a host before it, such as localhost");
+    }
+    for (uint32_t i = 0; i < count; i++) {
+        race->candidates[i] = nkt_addr_make(&ips[i], target->port);
+    }
+    race->candidate_count = count;
+    return NKT_OK;
+}
+
+static int nkti_connect_check(nkt_env *env, const nkt_connect_opts *opts,
+                              nkt_stream_opts *stream, nkt_problem *problem) {
+    int err = nkti_stream_check(opts != NULL ? &opts->stream : NULL, stream, problem);
+    if (err < 0 || opts == NULL) return err;
+    if (opts->default_port < 0 || opts->default_port > 65535) {
+        return nkti_problem_set(problem, NKT_EPORT, "default_port", -1,
+                                "the default port is not a number from 0 to 65535");
+    }
+    uint32_t index;
+    const char *name = opts->interface_name;
+    if (name != NULL && (strlen(name) >= sizeof((nkti_race *)0)->interface_name ||
+                         env->core->interface_index(env, name, &index) < 0)) {
+        return nkti_problem_set(problem, NKT_ENODEV, "interface_name", -1,
+                                "there is no network interface of that name");
+    }
+    return NKT_OK;
+}
+
+// Begins a connect to a target that has been read.
+static int nkti_connect_begin(nkt_env *env, const nkt_target *target,
+                              const nkt_connect_opts *opts, nkt_problem *problem,
+                              nkt_conn **out) {
+    nkt_stream_opts stream;
+    int err = nkti_connect_check(env, opts, &stream, problem);
+    if (err < 0) return err;
+    if (target->kind != NKT_TARGET_UNIX && target->port == 0) {
+        return nkti_problem_set(problem, NKT_EPORT, "port", -1, "nobody listens on port 0");
+    }
+    nkti_race *race = nkti_race_new(env, opts, &stream);
+    if (race == NULL) return NKT_ENOMEM;
+    err = nkti_race_candidates(race, target, problem);
+    nkt_conn *conn = NULL;
+    if (err >= 0) {
+        conn = nkti_conn_new(env, opts != NULL && opts->nonblocking, &stream,
+                             &nkti_race_transport, race);
+        if (conn == NULL) err = NKT_ENOMEM;
+    }
+    if (err < 0) {
+        nkti_free(env, race, sizeof *race);
+        return err;
+    }
+    conn->connecting = true;
+    nkti_conn_trace(conn, "connecting", NKT_OK, race->candidate_count);
+    // The first attempt starts now; what becomes of it is for later calls.
+    nkti_race_step(conn);
+    *out = conn;
+    return NKT_OK;
+}
+
+static void nkti_report_problem(nkt_connect_report *report, int err,
+                                const nkt_problem *problem) {
+    if (report == NULL) return;
+    memset(report, 0, sizeof *report);
+    report->err = err;
+    report->problem = *problem;
+    nkti_report_text(report);
+    if (problem->err == 0) {
+        nkti_text text = nkti_text_begin(report->text, sizeof report->text);
+        nkti_text_str(&text, nkt_strerror(err));
+    }
+}
+
+static int nkti_connect_text(const char *text, const nkt_connect_opts *opts, nkt_conn **out) {
+    nkt_env *env = nkti_env_use(opts != NULL ? opts->env : NULL);
+    int32_t default_port = opts != NULL && opts->default_port > 0 ? opts->default_port : -1;
+    nkt_target target;
+    nkt_problem problem;
+    memset(&problem, 0, sizeof problem);
+    if (env == NULL || text == NULL) {
+        nkti_problem_set(&problem, NKT_EINVAL, env == NULL ? "env" : "target", -1,
+                         env == NULL ? "the environment cannot be used; see nkt_env_init"
+                                     : "no target was given");
+        nkti_report_problem(opts != NULL ? opts->report : NULL, NKT_EINVAL, &problem);
+        return NKT_EINVAL;
+    }
+    int err = nkt_target_parse(text, default_port, &target, &problem);
+    if (err >= 0) err = nkti_connect_begin(env, &target, opts, &problem, out);
+    if (err < 0 && opts != NULL) nkti_report_problem(opts->report, err, &problem);
+    return err;
+}
+
+NKT_API int nkt_connect_start(const char *target, const nkt_connect_opts *opts,
+                              nkt_conn **conn) {
+    int err = nkti_connect_text(target, opts, conn);
+    if (err >= 0 && opts != NULL && opts->report != NULL) nkt_conn_report(*conn, opts->report);
+    return err;
+}
+
+NKT_API int nkt_connect_finish(nkt_conn *conn) {
+    int64_t deadline = NKT_NEVER;           // the race has its own
+    while (conn->connecting) {
+        if (nkti_atomic_load(&conn->canceled) != 0) return NKT_ECANCELED;
+        nkti_push(conn);
+        if (!conn->connecting) break;
+        if (conn->handle.nonblocking) {
+            nkti_conn_update(conn);
+            return NKT_EAGAIN;
+        }
+        int err = nkti_conn_wait(conn, NKT_WRITE, &deadline);
+        if (err < 0) return err;
+    }
+    nkti_handle_spent(&conn->handle, NKT_CONNECTED);
+    return conn->connect_log != NULL ? conn->connect_log->err : conn->write_err;
+}
+
+// What nkt_connect and nkt_connect_addr do after the beginning.
+static int nkti_connect_complete(const nkt_connect_opts *opts, nkt_conn *conn, nkt_conn **out) {
+    int err = conn->handle.nonblocking ? NKT_OK : nkt_connect_finish(conn);
+    if (opts != NULL && opts->report != NULL) nkt_conn_report(conn, opts->report);
+    if (err < 0) {
+        nkt_conn_close(conn);
+        return err;
+    }
+    *out = conn;
+    return NKT_OK;
+}
+
+NKT_API int nkt_connect(const char *target, const nkt_connect_opts *opts, nkt_conn **out) {
+    nkt_conn *conn;
+    int err = nkti_connect_text(target, opts, &conn);
+    return err < 0 ? err : nkti_connect_complete(opts, conn, out);
+}
+
+NKT_API int nkt_connect_addr(const nkt_addr *addr, const nkt_connect_opts *opts,
+                             nkt_conn **out) {
+    nkt_env *env = nkti_env_use(opts != NULL ? opts->env : NULL);
+    nkt_target target;
+    nkt_problem problem;
+    nkt_conn *conn;
+    memset(&problem, 0, sizeof problem);
+    memset(&target, 0, sizeof target);
+    int err = env == NULL ? NKT_EINVAL : NKT_OK;
+    if (err >= 0 && (addr == NULL || addr->ip.family == 0)) {
+        err = nkti_problem_set(&problem, NKT_EADDR, "addr", -1, "no address was given");
+    }
+    if (err >= 0) {
+        target.kind = NKT_TARGET_ADDR;
+        target.ip = addr->ip;
+        target.port = addr->port;
+        err = nkti_connect_begin(env, &target, opts, &problem, &conn);
+    }
+    if (err < 0) {
+        if (opts != NULL) nkti_report_problem(opts->report, err, &problem);
+        return err;
+    }
+    return nkti_connect_complete(opts, conn, out);
+}
+
+#ifndef NETKIT_NO_MESSAGE
+//==============================================================================
+// MARK: @message - a length and that many bytes
+//
+// A message is read like a line: it is taken from the buffer once all of it is
+// there, and nothing is consumed before.
+//==============================================================================
+
+#define NKTI_MESSAGE_HEADER 4
+
+NKT_API int nkt_conn_read_message(nkt_conn *conn, nkt_str *message) {
+    int64_t deadline = 0;
+    nkti_read_begin(conn, NKTI_PROGRESS_NONE);
+    for (;;) {
+        size_t unread = conn->tail - conn->head;
+        if (unread >= NKTI_MESSAGE_HEADER) {
+            const uint8_t *bytes = conn->buf + conn->head;
+            uint32_t len = (uint32_t)bytes[0] << 24 | (uint32_t)bytes[1] << 16 |
+                           (uint32_t)bytes[2] << 8 | bytes[3];
+            if (len > conn->message_max) return NKT_ETOOLONG;
+            if (unread - NKTI_MESSAGE_HEADER >= len) {
+                nkti_consume(conn, NKTI_MESSAGE_HEADER);
+                *message = nkti_view(conn, len);
+                nkti_consume(conn, len);
+                return nkti_read_done(conn);
+            }
+        }
+        int err = nkti_fill(conn, &deadline);
+        if (err == NKT_EOF && conn->tail > conn->head) return NKT_ETRUNCATED;
+        if (err < 0) return err;
+    }
+}
+
+NKT_API int nkt_conn_write_message(nkt_conn *conn, const void *data, size_t len) {
+    uint8_t header[NKTI_MESSAGE_HEADER];
+    nkt_str pieces[2];
+    conn->written = 0;
+    if (len > conn->message_max) return NKT_ETOOLONG;
+    header[0] = (uint8_t)(len >> 24);
+    header[1] = (uint8_t)(len >> 16);
+    header[2] = (uint8_t)(len >> 8);
+    header[3] = (uint8_t)len;
+    pieces[0].ptr = (const char *)header;
+    pieces[0].len = sizeof header;
+    pieces[1].ptr = (const char *)data;
+    pieces[1].len = len;
+    return nkt_conn_writev(conn, pieces, 2);
+}
+#endif
+
+#ifndef NETKIT_NO_PAIR
+//==============================================================================
+// MARK: @pair - two ends of a connection in memory
+//
+// A ring of bytes in each direction, a lock, and two ends that a transport is
+// put on. It uses nothing that a program's own module could not use, and so
+// shows that the table of functions is enough:
+//
+//     a.send --> [ ring 0 ] --> b.recv          notify b when bytes came
+//     a.recv <-- [ ring 1 ] <-- b.send          notify a when room came
+//
+// An end that closes with unread bytes is a reset for the other, as with TCP.
+//==============================================================================
+
+typedef struct nkti_ring {
+    size_t at, len;
+    bool finished;              // the writing end has said it was all
+    uint8_t bytes[NKT_PAIR_CAPACITY];
+} nkti_ring;
+
+typedef struct nkti_pair {
+    nkti_mutex lock;
+    nkt_env *env;
+    nkt_conn *ends[2];          // NULL once closed
+    bool reset;                 // one end closed rudely
+    nkti_ring rings[2];         // written by end 0, by end 1
+} nkti_pair;
+
+static nkti_pair *nkti_pair_of(nkt_link *link) {
+    return (nkti_pair *)link->self;
+}
+
+static int nkti_pair_side(nkt_link *link) {
+    return nkti_pair_of(link)->ends[1] == link->conn;
+}
+
+static void nkti_pair_notify(nkti_pair *pair, int side) {
+    if (pair->ends[side] != NULL) nkt_conn_notify(pair->ends[side]);
+}
+
+static ptrdiff_t nkti_pair_recv(nkt_link *link, void *buf, size_t cap) {
+    nkti_pair *pair = nkti_pair_of(link);
+    nkti_mutex_lock(&pair->lock);
+    int side = nkti_pair_side(link);
+    nkti_ring *ring = &pair->rings[!side];
+    size_t count = ring->len < cap ? ring->len : cap;
+    bool was_full = ring->len == sizeof ring->bytes;
+    if (count > sizeof ring->bytes - ring->at) count = sizeof ring->bytes - ring->at;
+    memcpy(buf, ring->bytes + ring->at, count);
+    ring->at = (ring->at + count) % sizeof ring->bytes;
+    ring->len -= count;
+    ptrdiff_t result = (ptrdiff_t)count;
+    if (count == 0) result = pair->reset ? NKT_ERESET : ring->finished ? NKT_EOF : NKT_EAGAIN;
+    if (was_full && count > 0) nkti_pair_notify(pair, !side);
+    nkti_mutex_unlock(&pair->lock);
+    return result;
+}
+
+static size_t nkti_ring_put(nkti_ring *ring, const char *ptr, size_t len) {
+    size_t done = 0;
+    while (done < len && ring->len < sizeof ring->bytes) {
+        size_t end = (ring->at + ring->len) % sizeof ring->bytes;
+        size_t room = sizeof ring->bytes - ring->len;
+        if (room > sizeof ring->bytes - end) room = sizeof ring->bytes - end;
+        if (room > len - done) room = len - done;
+        memcpy(ring->bytes + end, ptr + done, room);
+        ring->len += room;
+        done += room;
+    }
+    return done;
+}
+
+static ptrdiff_t nkti_pair_send(nkt_link *link, const nkt_str *pieces, size_t count) {
+    nkti_pair *pair = nkti_pair_of(link);
+    ptrdiff_t sent = 0;
+    nkti_mutex_lock(&pair->lock);
+    int side = nkti_pair_side(link);
+    nkti_ring *ring = &pair->rings[side];
+    if (pair->ends[!side] == NULL || pair->reset) {
+        sent = pair->reset ? NKT_ERESET : NKT_EPIPE;
+    } else {
+        bool was_empty = ring->len == 0;
+        for (size_t i = 0; i < count; i++) {
+            sent += (ptrdiff_t)nkti_ring_put(ring, pieces[i].ptr, pieces[i].len);
+        }
+        if (sent == 0) sent = NKT_EAGAIN;
+        else if (was_empty) nkti_pair_notify(pair, !side);
+    }
+    nkti_mutex_unlock(&pair->lock);
+    return sent;
+}
+
+static int nkti_pair_shutdown_write(nkt_link *link) {
+    nkti_pair *pair = nkti_pair_of(link);
+    nkti_mutex_lock(&pair->lock);
+    int side = nkti_pair_side(link);
+    pair->rings[side].finished = true;
+    nkti_pair_notify(pair, !side);
+    nkti_mutex_unlock(&pair->lock);
+    return NKT_OK;
+}
+
+static void nkti_pair_watch(nkt_link *link, uint32_t want, nkt_interest *out) {
+    nkti_pair *pair = nkti_pair_of(link);
+    nkti_mutex_lock(&pair->lock);
+    int side = nkti_pair_side(link);
+    const nkti_ring *in = &pair->rings[!side];
+    bool over = pair->reset || pair->ends[!side] == NULL;
+    if ((want & NKT_READ) && (in->len > 0 || in->finished || over)) out->ready = true;
+    if ((want & NKT_WRITE) && (pair->rings[side].len < NKT_PAIR_CAPACITY || over)) {
+        out->ready = true;
+    }
+    nkti_mutex_unlock(&pair->lock);
+}
+
+static void nkti_pair_close(nkt_link *link, bool abort) {
+    nkti_pair *pair = nkti_pair_of(link);
+    nkt_env *env = pair->env;
+    nkti_mutex_lock(&pair->lock);
+    int side = nkti_pair_side(link);
+    if (abort || pair->rings[!side].len > 0) pair->reset = true;
+    pair->rings[side].finished = true;
+    pair->ends[side] = NULL;
+    bool last = pair->ends[!side] == NULL;
+    if (!nkti_forked(env)) nkti_pair_notify(pair, !side);
+    nkti_mutex_unlock(&pair->lock);
+    if (!last) return;
+    nkti_mutex_free(&pair->lock);
+    nkti_free(env, pair, sizeof *pair);
+}
+
+static const nkt_transport nkti_pair_transport = {
+    sizeof(nkt_transport), "pair", nkti_pair_recv, nkti_pair_send, nkti_pair_shutdown_write,
+    nkti_pair_watch, nkti_pair_close, NULL, NULL, NULL, NULL,
+};
+
+NKT_API int nkt_conn_pair(const nkt_conn_opts *a_opts, const nkt_conn_opts *b_opts,
+                          nkt_conn **a, nkt_conn **b) {
+    nkt_env *env = nkti_env_use(a_opts != NULL ? a_opts->env : NULL);
+    if (env == NULL || nkti_env_use(b_opts != NULL ? b_opts->env : NULL) != env) {
+        return NKT_EINVAL;
+    }
+    nkti_pair *pair = (nkti_pair *)nkti_resize(env, NULL, 0, sizeof *pair);
+    if (pair == NULL) return NKT_ENOMEM;
+    for (int i = 0; i < 2; i++) {
+        pair->rings[i].at = pair->rings[i].len = 0;
+        pair->rings[i].finished = false;
+    }
+    pair->env = env;
+    pair->reset = false;
+    pair->ends[0] = pair->ends[1] = NULL;
+    nkti_mutex_init(&pair->lock);
+    int err = nkt_conn_open_custom(&nkti_pair_transport, pair, a_opts, &pair->ends[0]);
+    if (err >= 0) {
+        err = nkt_conn_open_custom(&nkti_pair_transport, pair, b_opts, &pair->ends[1]);
+        if (err < 0) {
+            // Closing the one end that is there frees the pair.
+            nkt_conn_close(pair->ends[0]);
+            return err;
+        }
+        *a = pair->ends[0];
+        *b = pair->ends[1];
+        return NKT_OK;
+    }
+    nkti_mutex_free(&pair->lock);
+    nkti_free(env, pair, sizeof *pair);
+    return err;
+}
+#endif
+
+//==============================================================================
+// MARK: @listen - accepting connections
+//
+// A listener has one descriptor or two:
+//
+//     ":port"            one [::] that takes IPv4 too; without dual-stack
+//                        sockets [::] and 0.0.0.0; without IPv6 0.0.0.0
+//     "localhost:port"   [::1] and 127.0.0.1, or whichever there is
+//     "address:port"     that one; [::] is IPv6 alone then
+//     "unix:/path"       that one
+//
+// Where two descriptors share a port the system was asked to choose, the first
+// one's choice may be taken for the second: then both are opened anew.
+//
+// Out of descriptors, the listener rests: it is deregistered until `rest_until`,
+// so that neither the poller nor a caller's loop spins, and the peers wait in
+// the kernel's queue.
+//==============================================================================
+
+#define NKTI_LISTEN_FDS 2
+#define NKTI_BACKLOG 511
+#define NKTI_PORT_TRIES 16              // for two descriptors to agree on a free port
+#define NKTI_ACCEPT_TRIES 32            // dead connections passed over in one call
+#define NKTI_ACCEPT_REST (100 * NKTI_MS)
+
+struct nkt_listener {
+    nkti_handle handle;
+    nkti_waiter *waiter;                // under the lock
+    uint32_t canceled;                  // atomic
+    int32_t os_error;
+    nkt_fd fds[NKTI_LISTEN_FDS];
+    int fd_count;
+    int next_fd;                        // whose turn it is
+    int64_t rest_until;                 // 0 = not resting
+    int64_t accept_deadline;            // nonblocking only
+    int32_t accept_timeout_ms;
+    bool unlink_path;
+    char *path;                         // of a Unix-domain listener
+    nkt_stream_opts stream;
+};
+
+static void nkti_listener_interest(nkti_handle *handle, nkt_interest *out) {
+    nkt_listener *listener = (nkt_listener *)(void *)handle;
+    if (nkti_atomic_load(&listener->canceled) != 0) out->ready = true;
+    out->deadline_ns = listener->accept_deadline;
+    if (listener->rest_until != 0) {
+        out->deadline_ns = nkti_min_time(out->deadline_ns, listener->rest_until);
+        return;
+    }
+    for (int i = 0; i < listener->fd_count; i++) {
+        nkt_interest_add(out, listener->fds[i], NKT_READ);
+    }
+}
+
+static void nkti_listener_poll_interest(nkti_handle *handle, nkt_interest *out) {
+    if (handle->want & NKT_READ) nkti_listener_interest(handle, out);
+}
+
+static void nkti_listener_drive(nkti_handle *handle, uint32_t ready, int64_t now) {
+    nkt_listener *listener = (nkt_listener *)(void *)handle;
+    if (nkti_atomic_load(&listener->canceled) != 0 || now >= listener->accept_deadline) {
+        ready |= NKT_READ;
+    }
+    if (listener->rest_until != 0 && now >= listener->rest_until) {
+        listener->rest_until = 0;
+        ready |= NKT_READ;
+    }
+    nkti_handle_ready(handle, ready & handle->want & NKT_READ);
+    if (ready == 0 || listener->accept_deadline != NKT_NEVER) nkti_handle_update(handle);
+    else if (handle->watch.events == 0) nkti_handle_update(handle);
+}
+
+static const nkti_handle_ops nkti_listener_ops = {
+    "listener", nkti_listener_drive, nkti_listener_poll_interest,
+};
+
+NKT_API int nkt_poller_add_listener(nkt_poller *poller, nkt_listener *listener, void *user) {
+    return nkti_handle_join(poller, &listener->handle, NKT_READ, user);
+}
+
+// --- Opening ------------------------------------------------------------------------
+
+// Opens, binds and listens on one address. `dual` takes IPv4 too.
+static int nkti_listen_one(nkt_listener *listener, const nkt_listen_opts *opts, int family,
+                           const void *name, size_t len, bool dual, nkt_fd *out) {
+    nkt_env *env = listener->handle.env;
+    const nkt_sys_core *core = env->core;
+    nkt_fd fd = NKT_NO_FD;
+    int backlog = opts->backlog > 0 ? opts->backlog : NKTI_BACKLOG;
+    int err = core->open(env, family, 1, &fd);
+    if (err < 0) {
+        listener->os_error = core->last_error(env);
+        return err;
+    }
+    if (family == NKT_IPV6) err = core->set_option(env, fd, NKT_SO_V6ONLY, !dual);
+    if (err >= 0 && family != NKT_UNIX) {
+        err = core->set_option(env, fd, NKT_SO_REUSE_ADDRESS, 1);
+        // Linux and the BSDs hand these on to what is accepted, and buffer sizes
+        // must be known before the first segment anyway.
+        nkti_stream_apply(env, fd, &listener->stream);
+    }
+    if (err >= 0 && opts->reuse_port) err = core->set_option(env, fd, NKT_SO_REUSE_PORT, 1);
+    if (err >= 0 && opts->interface_name != NULL) {
+        err = core->bind_interface(env, fd, opts->interface_name, family);
+    }
+    if (err >= 0) err = core->bind(env, fd, name, len);
+    if (err >= 0) err = core->listen(env, fd, backlog);
+    if (err < 0) {
+        listener->os_error = core->last_error(env);
+        core->close(env, fd);
+        return err;
+    }
+    *out = fd;
+    return NKT_OK;
+}
+
+static int nkti_listen_addr(nkt_listener *listener, const nkt_listen_opts *opts,
+                            const nkt_ip *ip, uint16_t port, bool dual) {
+    union { uint64_t align; char room[NKT_SOCKADDR_MAX]; } name;
+    nkt_addr addr = nkt_addr_make(ip, port);
+    int len = nkt_addr_to_sockaddr(&addr, &name, sizeof name);
+    if (len < 0) return len;
+    int err = nkti_listen_one(listener, opts, ip->family, &name, (size_t)len, dual,
+                              &listener->fds[listener->fd_count]);
+    if (err >= 0) listener->fd_count++;
+    return err;
+}
+
+static void nkti_listener_close_fds(nkt_listener *listener) {
+    nkt_env *env = listener->handle.env;
+    while (listener->fd_count > 0) env->core->close(env, listener->fds[--listener->fd_count]);
+}
+
+// Whether an error says that the host does not have the family at all.
+static bool nkti_is_no_family(int err) {
+    return err == NKT_EUNSUPPORTED || err == NKT_EADDRNOTAVAIL;
+}
+
+// IPv6 and IPv4 on two descriptors, or on one if the host has only one family.
+static int nkti_listen_two(nkt_listener *listener, const nkt_listen_opts *opts,
+                           const nkt_ip *ipv6, const nkt_ip *ipv4, uint16_t port) {
+    int err = NKT_EADDRINUSE;
+    for (int i = 0; i < NKTI_PORT_TRIES && err == NKT_EADDRINUSE; i++) {
+        uint16_t chosen = port;
+        nkt_addr local;
+        err = nkti_listen_addr(listener, opts, ipv6, port, false);
+        if (err < 0 && !nkti_is_no_family(err)) return err;
+        if (err >= 0 && nkti_fd_name(listener->handle.env, listener->fds[0], false,
+                                     &local) >= 0) chosen = local.port;
+        bool has_ipv6 = err >= 0;
+        err = nkti_listen_addr(listener, opts, ipv4, chosen, false);
+        if (err < 0 && has_ipv6 && nkti_is_no_family(err)) return NKT_OK;
+        if (err < 0) nkti_listener_close_fds(listener);
+        if (err == NKT_EADDRINUSE && port != 0) return err;
+    }
+    return err;
+}
+
+static int nkti_listen_any(nkt_listener *listener, const nkt_listen_opts *opts, uint16_t port) {
+    nkt_ip ipv6 = nkt_ip_any(NKT_IPV6), ipv4 = nkt_ip_any(NKT_IPV4);
+    int err = nkti_listen_addr(listener, opts, &ipv6, port, true);
+    if (err == NKT_EADDRINUSE || err == NKT_EACCES || err == NKT_EMFILE || err >= 0) return err;
+    return nkti_listen_two(listener, opts, &ipv6, &ipv4, port);
+}
+
+// A path that nobody listens on any more is removed; one that is alive is not.
+static bool nkti_unix_is_stale(nkt_listener *listener, const nkti_unix_addr *name, size_t len) {
+    nkt_env *env = listener->handle.env;
+    nkt_fd fd = NKT_NO_FD;
+    if (env->core->open(env, NKT_UNIX, 1, &fd) < 0) return false;
+    int err = env->core->connect(env, fd, name, len);
+    env->core->close(env, fd);
+    return err == NKT_EREFUSED;
+}
+
+static int nkti_listen_unix(nkt_listener *listener, const nkt_listen_opts *opts,
+                            const nkt_target *target) {
+    nkt_env *env = listener->handle.env;
+    nkti_unix_addr name;
+    int len = nkti_unix_to_sockaddr(target->host, &name);
+    if (len < 0) return len;
+    size_t path_size = (size_t)target->host_len + 1;
+    listener->path = (char *)nkti_alloc(env, path_size);
+    if (listener->path == NULL) return NKT_ENOMEM;
+    memcpy(listener->path, target->host, path_size);
+    int err = nkti_listen_one(listener, opts, NKT_UNIX, &name, (size_t)len, false,
+                              &listener->fds[0]);
+    if (err == NKT_EADDRINUSE && nkti_unix_is_stale(listener, &name, (size_t)len)) {
+        err = env->core->unlink(env, target->host);
+        if (err >= 0) {
+            err = nkti_listen_one(listener, opts, NKT_UNIX, &name, (size_t)len, false,
+                                  &listener->fds[0]);
+        }
+    }
+    if (err < 0) return err;
+    listener->fd_count = 1;
+    listener->unlink_path = !opts->keep_path && target->host[0] != '@';
+    return NKT_OK;
+}
+
+static int nkti_listen_target(nkt_listener *listener, const nkt_listen_opts *opts,
+                              const nkt_target *target, nkt_problem *problem) {
+    switch (target->kind) {
+    case NKT_TARGET_UNIX: return nkti_listen_unix(listener, opts, target);
+    case NKT_TARGET_ANY: return nkti_listen_any(listener, opts, target->port);
+    case NKT_TARGET_ADDR:
+        return nkti_listen_addr(listener, opts, &target->ip, target->port, false);
+    default: break;
+    }
+    if (!nkt_host_is_local(target->host, target->host_len)) {
+        return nkti_problem_set(problem, NKT_EADDRNOTAVAIL, "host", 0,
+                                "to listen give an address of this host, localhost, or "
+                                "a port alone for all of them");
+    }
+    nkt_ip ipv6 = nkt_ip_loopback(NKT_IPV6), ipv4 = nkt_ip_loopback(NKT_IPV4);
+    return nkti_listen_two(listener, opts, &ipv6, &ipv4, target->port);
+}
+
+static nkt_listener *nkti_listener_new(nkt_env *env, const nkt_listen_opts *opts,
+                                       const nkt_stream_opts *stream) {
+    nkt_listener *listener = (nkt_listener *)nkti_alloc(env, sizeof *listener);
+    if (listener == NULL) return NULL;
+    nkti_handle_init(&listener->handle, env, &nkti_listener_ops, opts->nonblocking);
+    listener->accept_deadline = NKT_NEVER;
+    listener->accept_timeout_ms = opts->accept_timeout_ms;
+    listener->stream = *stream;
+    return listener;
+}
+
+static void nkti_listener_free(nkt_listener *listener) {
+    nkt_env *env = listener->handle.env;
+    if (listener->path != NULL) nkti_free(env, listener->path, strlen(listener->path) + 1);
+    nkti_free(env, listener, sizeof *listener);
+}
+
+// Everything about the arguments, before the first system call.
+static int nkti_listen_check(nkt_env *env, const char *text, const nkt_listen_opts *opts,
+                             nkt_stream_opts *stream, nkt_target *target,
+                             nkt_problem *problem) {
+    if (env == NULL || text == NULL) {
+        return nkti_problem_set(problem, NKT_EINVAL, env == NULL ? "env" : "target", -1,
+                                env == NULL ? "the environment cannot be used; see "
+                                              "nkt_env_init" : "no target was given");
+    }
+    int err = nkti_stream_check(&opts->stream, stream, problem);
+    if (err < 0) return err;
+    if (opts->backlog < 0) {
+        return nkti_problem_set(problem, NKT_EINVAL, "backlog", -1, "the backlog is negative");
+    }
+    err = nkt_target_parse(text, -1, target, problem);
+    uint32_t index;
+    if (err >= 0 && opts->interface_name != NULL &&
+        env->core->interface_index(env, opts->interface_name, &index) < 0) {
+        return nkti_problem_set(problem, NKT_ENODEV, "interface_name", -1,
+                                "there is no network interface of that name");
+    }
+    return err;
+}
+
+static int nkti_listen_problem(nkt_problem *problem, int err, int32_t os_error) {
+    if (problem == NULL || problem->err != 0) return err;
+    nkti_problem_set(problem, err, "listen", -1, nkt_strerror(err));
+    problem->os_error = os_error;
+    return err;
+}
+
+NKT_API int nkt_listen(const char *text, const nkt_listen_opts *given, nkt_listener **out) {
+    nkt_listen_opts opts;
+    nkt_stream_opts stream;
+    nkt_target target;
+    memset(&opts, 0, sizeof opts);
+    if (given != NULL) opts = *given;
+    if (opts.problem != NULL) memset(opts.problem, 0, sizeof *opts.problem);
+    nkt_env *env = nkti_env_use(opts.env);
+    int err = nkti_listen_check(env, text, &opts, &stream, &target, opts.problem);
+    if (err < 0) return err;
+    nkt_listener *listener = nkti_listener_new(env, &opts, &stream);
+    if (listener == NULL) return nkti_listen_problem(opts.problem, NKT_ENOMEM, 0);
+    err = nkti_listen_target(listener, &opts, &target, opts.problem);
+    if (err < 0) {
+        int32_t os_error = listener->os_error;
+        nkti_listener_close_fds(listener);
+        nkti_listener_free(listener);
+        return nkti_listen_problem(opts.problem, err, os_error);
+    }
+    nkti_trace(env, listener, "listener", "listening", NKT_OK, listener->fds[0]);
+    *out = listener;
+    return NKT_OK;
+}
+
+NKT_API int nkt_listener_adopt(nkt_fd fd, const nkt_listen_opts *given, nkt_listener **out) {
+    nkt_listen_opts opts;
+    nkt_stream_opts stream;
+    int64_t type = 0, listening = 0;
+    memset(&opts, 0, sizeof opts);
+    if (given != NULL) opts = *given;
+    nkt_env *env = nkti_env_use(opts.env);
+    if (env == NULL) return NKT_EINVAL;
+    int err = nkti_stream_check(&opts.stream, &stream, opts.problem);
+    if (err < 0) return err;
+    if (env->core->get_option(env, fd, NKT_SO_TYPE, &type) < 0 || type != 1 ||
+        env->core->get_option(env, fd, NKT_SO_LISTENING, &listening) < 0 || listening == 0) {
+        return nkti_listen_problem(opts.problem, NKT_ENOTSOCK, 0);
+    }
+    err = env->core->set_blocking(env, fd, false);
+    if (err < 0) return nkti_listen_problem(opts.problem, err, env->core->last_error(env));
+    nkt_listener *listener = nkti_listener_new(env, &opts, &stream);
+    if (listener == NULL) return nkti_listen_problem(opts.problem, NKT_ENOMEM, 0);
+    listener->fds[0] = fd;
+    listener->fd_count = 1;
+    nkti_trace(env, listener, "listener", "adopted", NKT_OK, fd);
+    *out = listener;
+    return NKT_OK;
+}
+
+// --- Accepting ----------------------------------------------------------------------
+
+// One descriptor's next connection, passing over those that are dead.
+static int nkti_accept_fd(nkt_listener *listener, nkt_fd fd, nkt_conn **out) {
+    nkt_env *env = listener->handle.env;
+    nkt_fd accepted = NKT_NO_FD;
+    int err = NKT_EABORTED;
+    for (int i = 0; i < NKTI_ACCEPT_TRIES && (err == NKT_EABORTED || err == NKT_EINTR); i++) {
+        err = env->core->accept(env, fd, &accepted, NULL, NULL);
+    }
+    if (err == NKT_EABORTED || err == NKT_EINTR) return NKT_EAGAIN;
+    if (err < 0) {
+        if (err != NKT_EAGAIN) listener->os_error = env->core->last_error(env);
+        return err;
+    }
+    nkt_conn *conn = nkti_conn_new_socket(env, listener->handle.nonblocking, &listener->stream,
+                                          accepted);
+    if (conn == NULL) {
+        env->core->close(env, accepted);
+        return NKT_ENOMEM;
+    }
+    if (!NKTI_ACCEPT_INHERITS) nkti_stream_apply(env, accepted, &listener->stream);
+    *out = conn;
+    return NKT_OK;
+}
+
+static int nkti_accept_try(nkt_listener *listener, nkt_conn **out) {
+    nkt_env *env = listener->handle.env;
+    if (nkti_atomic_load(&listener->canceled) != 0) return NKT_ECANCELED;
+    if (listener->rest_until != 0) {
+        if (nkti_now(env) < listener->rest_until) return NKT_EAGAIN;
+        listener->rest_until = 0;
+    }
+    int err = NKT_EAGAIN;
+    for (int i = 0; i < listener->fd_count && err == NKT_EAGAIN; i++) {
+        nkt_fd fd = listener->fds[listener->next_fd];
+        listener->next_fd = (listener->next_fd + 1) % listener->fd_count;
+        err = nkti_accept_fd(listener, fd, out);
+    }
+    if (err != NKT_EMFILE && err != NKT_ENOMEM) return err;
+    listener->rest_until = nkti_after(nkti_now(env), NKTI_ACCEPT_REST);
+    nkti_trace(env, listener, "listener", "resting", err, 0);
+    return err;
+}
+
+// Nobody there: what a nonblocking listener returns.
+static int nkti_accept_again(nkt_listener *listener, int err) {
+    nkti_handle *handle = &listener->handle;
+    nkti_handle_spent(handle, NKT_READ);
+    if (listener->rest_until != 0) nkti_handle_update(handle);
+    if (err != NKT_EAGAIN || listener->accept_timeout_ms <= 0) return err;
+    int64_t now = nkti_now(handle->env);
+    if (listener->accept_deadline == NKT_NEVER) {
+        listener->accept_deadline = nkti_after(now, listener->accept_timeout_ms * NKTI_MS);
+    }
+    if (now >= listener->accept_deadline) {
+        listener->accept_deadline = NKT_NEVER;
+        return NKT_ETIMEDOUT;
+    }
+    nkti_handle_schedule(handle, listener->accept_deadline);
+    return NKT_EAGAIN;
+}
+
+NKT_API int nkt_accept(nkt_listener *listener, nkt_conn **out) {
+    nkt_env *env = listener->handle.env;
+    int64_t deadline = 0;
+    for (;;) {
+        int err = nkti_accept_try(listener, out);
+        if (err >= 0) {
+            listener->accept_deadline = NKT_NEVER;
+            nkti_trace(env, listener, "listener", "accepted", NKT_OK, 0);
+            return err;
+        }
+        if (listener->handle.nonblocking) return nkti_accept_again(listener, err);
+        if (err != NKT_EAGAIN) return err;
+        int64_t now = nkti_now(env);
+        if (deadline == 0) {
+            int32_t timeout_ms = listener->accept_timeout_ms;
+            deadline = timeout_ms <= 0 ? NKT_NEVER : nkti_after(now, timeout_ms * NKTI_MS);
+        }
+        if (now >= deadline) return NKT_ETIMEDOUT;
+        nkt_interest interest;
+        nkti_interest_clear(&interest);
+        err = nkti_wait_begin(env, &listener->waiter, &listener->canceled);
+        if (err < 0) return err;
+        nkti_listener_interest(&listener->handle, &interest);
+        err = nkti_wait_end(env, &listener->waiter, &interest, deadline);
+        if (err < 0) return err;
+    }
+}
+
+NKT_API void nkt_listener_interrupt(nkt_listener *listener) {
+    nkt_env *env = listener->handle.env;
+    nkti_lock(env);
+    nkti_atomic_store(&listener->canceled, 1);
+    nkti_waiter_post(env, listener->waiter);
+    nkti_handle_post(&listener->handle);
+    nkti_unlock(env);
+}
+
+NKT_API void nkt_listener_close(nkt_listener *listener) {
+    if (listener == NULL) return;
+    nkt_env *env = listener->handle.env;
+    nkti_handle_leave(&listener->handle);
+    nkti_trace(env, listener, "listener", "closed", NKT_OK, 0);
+    // The path goes first, so that nobody finds it and is refused.
+    if (listener->unlink_path && !nkti_forked(env)) env->core->unlink(env, listener->path);
+    nkti_listener_close_fds(listener);
+    nkti_listener_free(listener);
+}
+
+NKT_API int nkt_listener_local(nkt_listener *listener, nkt_addr *addr) {
+    nkt_addr found;
+    int err = nkti_fd_name(listener->handle.env, listener->fds[0], false, &found);
+    if (err < 0 || found.ip.family == 0) return NKT_ENOTCONN;
+    *addr = found;
+    return NKT_OK;
+}
+
+NKT_API int nkt_listener_name(nkt_listener *listener, char *buf, size_t cap) {
+    nkt_addr addr;
+    if (nkt_listener_local(listener, &addr) >= 0) return nkt_addr_format(&addr, buf, cap);
+    nkti_text text = nkti_text_begin(buf, cap);
+    nkti_text_str(&text, "unix:");
+    if (listener->path != NULL) nkti_text_str(&text, listener->path);
+    return text.cut ? NKT_ENOSPACE : (int)text.len;
+}
+
+NKT_API nkt_fd nkt_listener_descriptor(nkt_listener *listener) {
+    return listener->fds[0];
+}
+
+NKT_API int32_t nkt_listener_os_error(const nkt_listener *listener) {
+    return listener->os_error;
+}
+
+NKT_API int nkt_listener_watch(nkt_listener *listener, nkt_interest *interest) {
+    nkti_interest_clear(interest);
+    nkti_listener_interest(&listener->handle, interest);
+    return NKT_OK;
+}
+
+#ifndef NETKIT_NO_LAYOUT
+//==============================================================================
+// MARK: @layout - sizes and offsets, for bindings
+//
+// A row for each structure and each of its fields, in the order of declaration.
+//==============================================================================
+
+#define NKTI_TYPE(type) { #type, "", 0, (uint32_t)sizeof(type) },
+#define NKTI_FIELD(type, field)                                                           \
+    { #type, #field, (uint32_t)offsetof(type, field), (uint32_t)sizeof(((type *)0)->field) },
+
+NKT_API const nkt_layout_entry *nkt_layout(size_t *count) {
+    static const nkt_layout_entry entries[] = {
+        NKTI_TYPE(nkt_str)
+        NKTI_FIELD(nkt_str, ptr)
+        NKTI_FIELD(nkt_str, len)
+        NKTI_TYPE(nkt_problem)
+        NKTI_FIELD(nkt_problem, err)
+        NKTI_FIELD(nkt_problem, os_error)
+        NKTI_FIELD(nkt_problem, offset)
+        NKTI_FIELD(nkt_problem, field)
+        NKTI_FIELD(nkt_problem, text)
+        NKTI_TYPE(nkt_watch)
+        NKTI_FIELD(nkt_watch, fd)
+        NKTI_FIELD(nkt_watch, events)
+        NKTI_FIELD(nkt_watch, ready)
+        NKTI_TYPE(nkt_wake)
+        NKTI_FIELD(nkt_wake, wait_fd)
+        NKTI_FIELD(nkt_wake, post_fd)
+        NKTI_TYPE(nkt_tcp_info)
+        NKTI_FIELD(nkt_tcp_info, rtt_us)
+        NKTI_FIELD(nkt_tcp_info, rtt_var_us)
+        NKTI_FIELD(nkt_tcp_info, retransmits)
+        NKTI_FIELD(nkt_tcp_info, unacked_bytes)
+        NKTI_FIELD(nkt_tcp_info, path_mtu)
+        NKTI_TYPE(nkt_sys_core)
+        NKTI_FIELD(nkt_sys_core, size)
+        NKTI_FIELD(nkt_sys_core, last_error)
+        NKTI_FIELD(nkt_sys_core, open)
+        NKTI_FIELD(nkt_sys_core, close)
+        NKTI_FIELD(nkt_sys_core, bind)
+        NKTI_FIELD(nkt_sys_core, listen)
+        NKTI_FIELD(nkt_sys_core, accept)
+        NKTI_FIELD(nkt_sys_core, connect)
+        NKTI_FIELD(nkt_sys_core, connect_result)
+        NKTI_FIELD(nkt_sys_core, recv)
+        NKTI_FIELD(nkt_sys_core, recv_wait)
+        NKTI_FIELD(nkt_sys_core, send)
+        NKTI_FIELD(nkt_sys_core, shutdown)
+        NKTI_FIELD(nkt_sys_core, set_option)
+        NKTI_FIELD(nkt_sys_core, get_option)
+        NKTI_FIELD(nkt_sys_core, bind_interface)
+        NKTI_FIELD(nkt_sys_core, local_name)
+        NKTI_FIELD(nkt_sys_core, peer_name)
+        NKTI_FIELD(nkt_sys_core, tcp_info)
+        NKTI_FIELD(nkt_sys_core, set_blocking)
+        NKTI_FIELD(nkt_sys_core, unlink)
+        NKTI_FIELD(nkt_sys_core, interface_index)
+        NKTI_FIELD(nkt_sys_core, interface_name)
+        NKTI_FIELD(nkt_sys_core, wait)
+        NKTI_FIELD(nkt_sys_core, wake_open)
+        NKTI_FIELD(nkt_sys_core, wake_close)
+        NKTI_FIELD(nkt_sys_core, wake_post)
+        NKTI_FIELD(nkt_sys_core, wake_drain)
+        NKTI_FIELD(nkt_sys_core, now_ns)
+        NKTI_FIELD(nkt_sys_core, random)
+        NKTI_FIELD(nkt_sys_core, process_id)
+        NKTI_TYPE(nkt_poll_event)
+        NKTI_FIELD(nkt_poll_event, cookie)
+        NKTI_FIELD(nkt_poll_event, events)
+        NKTI_TYPE(nkt_poll_watch)
+        NKTI_FIELD(nkt_poll_watch, fd)
+        NKTI_FIELD(nkt_poll_watch, cookie)
+        NKTI_FIELD(nkt_poll_watch, events)
+        NKTI_FIELD(nkt_poll_watch, slot)
+        NKTI_TYPE(nkt_sys_poll)
+        NKTI_FIELD(nkt_sys_poll, size)
+        NKTI_FIELD(nkt_sys_poll, open)
+        NKTI_FIELD(nkt_sys_poll, close)
+        NKTI_FIELD(nkt_sys_poll, set)
+        NKTI_FIELD(nkt_sys_poll, wait)
+        NKTI_FIELD(nkt_sys_poll, fd)
+        NKTI_FIELD(nkt_sys_poll, close_forked)
+        NKTI_TYPE(nkt_sys_threads)
+        NKTI_FIELD(nkt_sys_threads, size)
+        NKTI_FIELD(nkt_sys_threads, start)
+        NKTI_TYPE(nkt_trace)
+        NKTI_FIELD(nkt_trace, now_ns)
+        NKTI_FIELD(nkt_trace, handle)
+        NKTI_FIELD(nkt_trace, kind)
+        NKTI_FIELD(nkt_trace, state)
+        NKTI_FIELD(nkt_trace, err)
+        NKTI_FIELD(nkt_trace, os_error)
+        NKTI_FIELD(nkt_trace, detail)
+        NKTI_TYPE(nkt_env)
+        NKTI_FIELD(nkt_env, size)
+        NKTI_FIELD(nkt_env, core)
+        NKTI_FIELD(nkt_env, poll)
+        NKTI_FIELD(nkt_env, threads)
+        NKTI_FIELD(nkt_env, allocate)
+        NKTI_FIELD(nkt_env, trace)
+        NKTI_FIELD(nkt_env, user)
+        NKTI_FIELD(nkt_env, state)
+        NKTI_TYPE(nkt_ip)
+        NKTI_FIELD(nkt_ip, bytes)
+        NKTI_FIELD(nkt_ip, scope)
+        NKTI_FIELD(nkt_ip, family)
+        NKTI_FIELD(nkt_ip, reserved)
+        NKTI_TYPE(nkt_addr)
+        NKTI_FIELD(nkt_addr, ip)
+        NKTI_FIELD(nkt_addr, port)
+        NKTI_FIELD(nkt_addr, reserved)
+        NKTI_FIELD(nkt_addr, flow_label)
+        NKTI_TYPE(nkt_net)
+        NKTI_FIELD(nkt_net, ip)
+        NKTI_FIELD(nkt_net, bits)
+        NKTI_FIELD(nkt_net, reserved)
+        NKTI_TYPE(nkt_target)
+        NKTI_FIELD(nkt_target, kind)
+        NKTI_FIELD(nkt_target, port)
+        NKTI_FIELD(nkt_target, host_len)
+        NKTI_FIELD(nkt_target, ip)
+        NKTI_FIELD(nkt_target, host)
+        NKTI_TYPE(nkt_event)
+        NKTI_FIELD(nkt_event, events)
+        NKTI_FIELD(nkt_event, reserved)
+        NKTI_FIELD(nkt_event, conn)
+        NKTI_FIELD(nkt_event, listener)
+        NKTI_FIELD(nkt_event, task)
+        NKTI_FIELD(nkt_event, fd)
+        NKTI_FIELD(nkt_event, user)
+        NKTI_TYPE(nkt_poller_opts)
+        NKTI_FIELD(nkt_poller_opts, env)
+        NKTI_FIELD(nkt_poller_opts, portable)
+        NKTI_TYPE(nkt_timer_opts)
+        NKTI_FIELD(nkt_timer_opts, env)
+        NKTI_FIELD(nkt_timer_opts, delay_ms)
+        NKTI_FIELD(nkt_timer_opts, repeat_ms)
+        NKTI_TYPE(nkt_interest)
+        NKTI_FIELD(nkt_interest, deadline_ns)
+        NKTI_FIELD(nkt_interest, count)
+        NKTI_FIELD(nkt_interest, ready)
+        NKTI_FIELD(nkt_interest, watches)
+        NKTI_TYPE(nkt_transport)
+        NKTI_FIELD(nkt_transport, size)
+        NKTI_FIELD(nkt_transport, name)
+        NKTI_FIELD(nkt_transport, recv)
+        NKTI_FIELD(nkt_transport, send)
+        NKTI_FIELD(nkt_transport, shutdown_write)
+        NKTI_FIELD(nkt_transport, watch)
+        NKTI_FIELD(nkt_transport, close)
+        NKTI_FIELD(nkt_transport, local)
+        NKTI_FIELD(nkt_transport, peer)
+        NKTI_FIELD(nkt_transport, descriptor)
+        NKTI_FIELD(nkt_transport, flush)
+        NKTI_TYPE(nkt_link)
+        NKTI_FIELD(nkt_link, transport)
+        NKTI_FIELD(nkt_link, self)
+        NKTI_FIELD(nkt_link, below)
+        NKTI_FIELD(nkt_link, conn)
+        NKTI_FIELD(nkt_link, held)
+        NKTI_TYPE(nkt_stream_opts)
+        NKTI_FIELD(nkt_stream_opts, read_timeout_ms)
+        NKTI_FIELD(nkt_stream_opts, write_timeout_ms)
+        NKTI_FIELD(nkt_stream_opts, line_max)
+        NKTI_FIELD(nkt_stream_opts, message_max)
+        NKTI_FIELD(nkt_stream_opts, queue_max)
+        NKTI_FIELD(nkt_stream_opts, keepalive_s)
+        NKTI_FIELD(nkt_stream_opts, send_buffer)
+        NKTI_FIELD(nkt_stream_opts, recv_buffer)
+        NKTI_FIELD(nkt_stream_opts, cr_lines)
+        NKTI_FIELD(nkt_stream_opts, delay_small_writes)
+        NKTI_TYPE(nkt_conn_opts)
+        NKTI_FIELD(nkt_conn_opts, env)
+        NKTI_FIELD(nkt_conn_opts, nonblocking)
+        NKTI_FIELD(nkt_conn_opts, stream)
+        NKTI_TYPE(nkt_conn_info)
+        NKTI_FIELD(nkt_conn_info, received)
+        NKTI_FIELD(nkt_conn_info, sent)
+        NKTI_FIELD(nkt_conn_info, buffered)
+        NKTI_FIELD(nkt_conn_info, queued)
+        NKTI_FIELD(nkt_conn_info, tcp)
+        NKTI_TYPE(nkt_attempt)
+        NKTI_FIELD(nkt_attempt, addr)
+        NKTI_FIELD(nkt_attempt, err)
+        NKTI_FIELD(nkt_attempt, os_error)
+        NKTI_FIELD(nkt_attempt, start_ms)
+        NKTI_FIELD(nkt_attempt, end_ms)
+        NKTI_TYPE(nkt_connect_report)
+        NKTI_FIELD(nkt_connect_report, err)
+        NKTI_FIELD(nkt_connect_report, os_error)
+        NKTI_FIELD(nkt_connect_report, elapsed_ms)
+        NKTI_FIELD(nkt_connect_report, attempt_count)
+        NKTI_FIELD(nkt_connect_report, attempts)
+        NKTI_FIELD(nkt_connect_report, problem)
+        NKTI_FIELD(nkt_connect_report, text)
+        NKTI_TYPE(nkt_connect_opts)
+        NKTI_FIELD(nkt_connect_opts, env)
+        NKTI_FIELD(nkt_connect_opts, nonblocking)
+        NKTI_FIELD(nkt_connect_opts, timeout_ms)
+        NKTI_FIELD(nkt_connect_opts, default_port)
+        NKTI_FIELD(nkt_connect_opts, attempt_delay_ms)
+        NKTI_FIELD(nkt_connect_opts, interface_name)
+        NKTI_FIELD(nkt_connect_opts, report)
+        NKTI_FIELD(nkt_connect_opts, stream)
+        NKTI_TYPE(nkt_listen_opts)
+        NKTI_FIELD(nkt_listen_opts, env)
+        NKTI_FIELD(nkt_listen_opts, nonblocking)
+        NKTI_FIELD(nkt_listen_opts, reuse_port)
+        NKTI_FIELD(nkt_listen_opts, keep_path)
+        NKTI_FIELD(nkt_listen_opts, backlog)
+        NKTI_FIELD(nkt_listen_opts, accept_timeout_ms)
+        NKTI_FIELD(nkt_listen_opts, interface_name)
+        NKTI_FIELD(nkt_listen_opts, problem)
+        NKTI_FIELD(nkt_listen_opts, stream)
+    };
+    *count = sizeof entries / sizeof entries[0];
+    return entries;
+}
+#endif
+
+#endif // NETKIT_IMPLEMENTED
+#endif // NETKIT_IMPLEMENTATION
+
+/*
+Licence: MIT-0 (MIT No Attribution) or the Unlicense, at your choice.
+The full texts are in the file LICENSE beside this one.
+SPDX-License-Identifier: MIT-0 OR Unlicense
+
+THE SOFTWARE IS PROVIDED "AS IS", WITHOUT WARRANTY OF ANY KIND, EXPRESS OR
+IMPLIED, INCLUDING BUT NOT LIMITED TO THE WARRANTIES OF MERCHANTABILITY,
+FITNESS FOR A PARTICULAR PURPOSE AND NONINFRINGEMENT. IN NO EVENT SHALL THE
+AUTHORS OR COPYRIGHT HOLDERS BE LIABLE FOR ANY CLAIM, DAMAGES OR OTHER
+LIABILITY, WHETHER IN AN ACTION OF CONTRACT, TORT OR OTHERWISE, ARISING FROM,
+OUT OF OR IN CONNECTION WITH THE SOFTWARE OR THE USE OR OTHER DEALINGS IN THE
+SOFTWARE.
+*/
