@@ -60,6 +60,8 @@ happened.
    @task       something under way that ends with a result
    @transport  what a connection stands on, open to your own
    @conn       a connected byte stream
+   @read       bytes, lines and whatever else comes in
+   @write      everything or nothing
    @connect    from "host:port" to a connection
    @message    a length and that many bytes
    @pair       two ends of a connection in memory
@@ -68,7 +70,8 @@ happened.
 
    In the implementation only, before the rest:
 
-   @sys.core   sockets, waiting, time and randomness of each system
+   @sys.core   opening sockets and setting them up, on each system
+   @sys.io     moving bytes, waiting, time and randomness
    @sys.poll   many descriptors at once: epoll, kqueue, poll
    @sys.threads locks, atomics, threads
    @util       memory, text and time, used by everything above
@@ -676,7 +679,8 @@ NKT_API int nkt_net_parse(const char *text, nkt_net *net);
 NKT_API int nkt_net_parse_n(const char *text, size_t len, nkt_net *net, nkt_problem *problem);
 // Never blocks. Returns the length without NUL, or NKT_ENOSPACE.
 NKT_API int nkt_net_format(const nkt_net *net, char *buf, size_t cap);
-// Never blocks. Returns NKT_OK, or NKT_EINVAL for too many bits or no address.
+// A scope is dropped. Never blocks.
+// Returns NKT_OK, or NKT_EINVAL for too many bits or no address.
 NKT_API int nkt_net_make(const nkt_ip *ip, int bits, nkt_net *net);
 // Whether an address lies in a network. Families never mix; an IPv4-mapped
 // address lies in IPv6 networks only. A scope is not looked at. Never blocks.
@@ -708,6 +712,7 @@ NKT_API nkt_ip_kind nkt_ip_classify(const nkt_ip *ip);
 NKT_API const char *nkt_ip_kind_name(nkt_ip_kind kind);
 // Whether IANA's registries say the address is reachable from anywhere. An
 // IPv4-mapped address is not; 6to4 and Teredo are as the IPv4 address inside.
+// Multicast is not, nor what no registry has given out (IPv6 outside 2000::/3).
 // Never blocks.
 NKT_API bool nkt_ip_is_global(const nkt_ip *ip);
 // The IPv4 address inside an IPv4-mapped, IPv4-compatible (::a.b.c.d, RFC 4291
@@ -766,7 +771,7 @@ typedef struct nkt_target {
 } nkt_target;
 
 // Reads a target. `default_port` is taken where the text has none; -1 means
-// that a port must be given.
+// that a port must be given, and outside of -1 to 65535 it is NKT_EPORT.
 //
 // Never blocks. Returns NKT_OK, NKT_EADDR, NKT_EPORT (also a missing one),
 // NKT_ENAME, NKT_EAMBIGUOUS, NKT_EUNSUPPORTED (not ASCII), NKT_ETOOLONG (a
@@ -781,7 +786,8 @@ NKT_API int nkt_target_parse_n(const char *text, size_t len, int32_t default_por
 NKT_API int nkt_target_format(const nkt_target *target, char *buf, size_t cap);
 
 // Checks a host name's syntax and lengths. Never blocks.
-// Returns NKT_OK, NKT_ENAME, or NKT_EUNSUPPORTED where it is not ASCII.
+// Returns NKT_OK, NKT_ENAME, NKT_EUNSUPPORTED where it is not ASCII, or
+// NKT_EADDR where its last label is a number: a mistyped address.
 NKT_API int nkt_host_check(const char *name, size_t len, nkt_problem *problem);
 // Whether a name is "localhost" or ends in ".localhost", RFC 6761 section 6.3.
 // Never blocks.
@@ -1008,14 +1014,8 @@ NKT_API int nkt_interest_add(nkt_interest *interest, nkt_fd fd, uint32_t events)
 //==============================================================================
 // MARK: @conn - a connected byte stream
 //
-// Reads go through a buffer. A line, message or other view points into it and
-// lives until the next read; nothing is copied. What has arrived is never lost:
-// after NKT_EAGAIN, NKT_ETIMEDOUT or NKT_EINTR the same call goes on where it
-// was, and bytes before an error are delivered before the error is.
-//
-// Writes on a blocking handle return when the system has taken every byte. On a
-// nonblocking one all or nothing is taken, sent or queued; the queue is sent by
-// the poller, by nkt_conn_flush and by every later call.
+// A connection has a read side (@read) and a write side (@write) with a life of
+// their own:
 //
 //     read side   open --peer finished--> eof      buffered data first
 //                      --reset-----------> failed
@@ -1023,7 +1023,7 @@ NKT_API int nkt_interest_add(nkt_interest *interest, nkt_fd fd, uint32_t events)
 //     write side  open --shutdown_write--> finished (after the queue)
 //                      --peer gone-------> failed
 //
-// A connection without pending data on a poller holds no buffer: it borrows one
+// Without pending data a connection on a poller holds no buffer: it borrows one
 // of 64 KiB from the poller while it reads and gives it back at NKT_EAGAIN.
 //==============================================================================
 
@@ -1076,87 +1076,6 @@ NKT_API int nkt_conn_push(nkt_conn *conn, const nkt_transport *transport, void *
 // Says that a transport's recv or send may succeed now. Any thread, from within
 // the transport or outside, until the transport was closed. Never blocks.
 NKT_API void nkt_conn_notify(nkt_conn *conn);
-
-// Reads up to `cap` bytes, as many as there are. Waits on a blocking handle.
-// Returns how many (1 or more; 0 only for a capacity of 0), or
-//   NKT_EAGAIN     nothing there now
-//   NKT_EOF        the peer has finished, and everything was read
-//   NKT_ETIMEDOUT  read_timeout_ms passed; call again to go on
-//   NKT_EINTR      a signal came; call again to go on
-//   NKT_ECANCELED  after nkt_conn_interrupt, once the buffer is empty
-//   NKT_ERESET and others: the connection has failed
-// These hold for every function that reads.
-NKT_API ptrdiff_t nkt_conn_read(nkt_conn *conn, void *buf, size_t cap);
-
-// Reads exactly `len` bytes. After NKT_EAGAIN, NKT_ETIMEDOUT or NKT_EINTR call
-// again with the same buffer and length: it goes on where it was. The bytes so
-// far are in `buf`, nkt_conn_received says how many; another kind of read
-// starts after them. Waits on a blocking handle.
-// Returns NKT_OK, NKT_EOF if the stream ended before the first byte,
-// NKT_ETRUNCATED if later, or as nkt_conn_read.
-NKT_API int nkt_conn_read_exact(nkt_conn *conn, void *buf, size_t len);
-// How many bytes of an unfinished nkt_conn_read_exact are there. Never blocks.
-NKT_API size_t nkt_conn_received(const nkt_conn *conn);
-
-// Reads a line, without its end: LF or CRLF, with opts.cr_lines also CR. The
-// last line need not have an end. The view lives until the next read. A NUL
-// stands behind it, line.ptr[line.len], so that it can be used as a C string;
-// a line that contains NUL seems shorter that way.
-// Waits on a blocking handle.
-// Returns NKT_OK, or
-//   NKT_ETOOLONG  longer than line_max. Nothing is consumed: read it in pieces
-//                 with nkt_conn_read, or nkt_conn_skip_line and go on
-//   or as nkt_conn_read; a line cut off by an error stays readable as bytes.
-NKT_API int nkt_conn_read_line(nkt_conn *conn, nkt_str *line);
-// Discards up to and including the next line end, however long the line is.
-// Waits on a blocking handle. Returns as nkt_conn_read_line.
-NKT_API int nkt_conn_skip_line(nkt_conn *conn);
-
-// Reads up to and including a delimiter of 1 to NKT_UNTIL_MAX bytes. At the end
-// of the stream the rest is given without one. The view lives until the next
-// read. Waits on a blocking handle.
-// Returns NKT_OK, NKT_EINVAL, NKT_ETOOLONG past line_max (delimiter not
-// counted; nothing is consumed), or as nkt_conn_read.
-NKT_API int nkt_conn_read_until(nkt_conn *conn, const void *delimiter, size_t len, nkt_str *view);
-
-// Looks at the next bytes without consuming them: at least `want`, fewer only
-// before the end of the stream or an error; all that is buffered is shown.
-// Waits on a blocking handle.
-// Returns NKT_OK, NKT_ETOOLONG if `want` is above line_max, or as nkt_conn_read
-// when there is nothing at all.
-NKT_API int nkt_conn_peek(nkt_conn *conn, size_t want, nkt_str *view);
-// Discards `len` bytes. After NKT_EAGAIN, NKT_ETIMEDOUT or NKT_EINTR call again
-// with the same length. Waits on a blocking handle.
-// Returns NKT_OK, NKT_EOF, NKT_ETRUNCATED, or as nkt_conn_read.
-NKT_API int nkt_conn_skip(nkt_conn *conn, uint64_t len);
-
-// Writes every byte, or none. Waits on a blocking handle.
-// Returns NKT_OK, or
-//   NKT_EAGAIN     nonblocking: no room in the queue now; nothing was taken
-//   NKT_ETOOLONG   nonblocking: more than queue_max; nothing was taken
-//   NKT_ETIMEDOUT, NKT_EINTR, NKT_ECANCELED
-//                  blocking: nkt_conn_written says how many bytes went out;
-//                  call again with the rest
-//   NKT_ENOMEM     as above, nonblocking too: call again with the rest
-//   NKT_EPIPE      after nkt_conn_shutdown_write
-//   NKT_ERESET and others: the connection has failed
-// These hold for every function that writes.
-NKT_API int nkt_conn_write(nkt_conn *conn, const void *data, size_t len);
-// A NUL-terminated text, without the NUL. Waits on a blocking handle.
-NKT_API int nkt_conn_write_str(nkt_conn *conn, const char *text);
-// Several pieces in order, as one write. Waits on a blocking handle.
-NKT_API int nkt_conn_writev(nkt_conn *conn, const nkt_str *pieces, size_t count);
-// How many bytes of the last write call were taken. Never blocks.
-NKT_API size_t nkt_conn_written(const nkt_conn *conn);
-// Unsent bytes in the queue. Never blocks.
-NKT_API size_t nkt_conn_queued(const nkt_conn *conn);
-// Waits until the system has taken the queue. Waits on a blocking handle.
-// Returns NKT_OK, or as nkt_conn_write.
-NKT_API int nkt_conn_flush(nkt_conn *conn);
-// Tells the peer that nothing more will come, after the queue. Reading goes on.
-// Waits on a blocking handle; on a nonblocking one it happens behind later
-// calls. Returns NKT_OK, or as nkt_conn_write.
-NKT_API int nkt_conn_shutdown_write(nkt_conn *conn);
 
 // Ends every wait on the handle with NKT_ECANCELED, now and for good. Bytes that
 // are buffered stay readable. Any thread, until it is closed. Never blocks.
@@ -1218,6 +1137,104 @@ typedef enum nkt_conn_option {
 // NKT_EUNSUPPORTED where the transport has no such thing.
 NKT_API int nkt_conn_set_option(nkt_conn *conn, nkt_conn_option option, int64_t value);
 NKT_API int nkt_conn_get_option(nkt_conn *conn, nkt_conn_option option, int64_t *value);
+
+//==============================================================================
+// MARK: @read - bytes, lines and whatever else comes in
+//
+// Reads go through a buffer. A line or other view points into it and lives
+// until the next read; nothing is copied. What has arrived is never lost: after
+// NKT_EAGAIN, NKT_ETIMEDOUT or NKT_EINTR the same call goes on where it was, and
+// bytes that came before an error are delivered before the error is.
+//==============================================================================
+
+// Reads up to `cap` bytes, as many as there are. Waits on a blocking handle.
+// Returns how many (1 or more; 0 only for a capacity of 0), or
+//   NKT_EAGAIN     nothing there now
+//   NKT_EOF        the peer has finished, and everything was read
+//   NKT_ETIMEDOUT  read_timeout_ms passed; call again to go on
+//   NKT_EINTR      a signal came; call again to go on
+//   NKT_ECANCELED  after nkt_conn_interrupt, once the buffer is empty
+//   NKT_ERESET and others: the connection has failed
+// These hold for every function that reads.
+NKT_API ptrdiff_t nkt_conn_read(nkt_conn *conn, void *buf, size_t cap);
+
+// Reads exactly `len` bytes. After NKT_EAGAIN, NKT_ETIMEDOUT or NKT_EINTR call
+// again with the same buffer and length: it goes on where it was. The bytes so
+// far are in `buf`, nkt_conn_received says how many; another kind of read
+// starts after them. Waits on a blocking handle.
+// Returns NKT_OK, NKT_EOF if the stream ended before the first byte,
+// NKT_ETRUNCATED if later, or as nkt_conn_read.
+NKT_API int nkt_conn_read_exact(nkt_conn *conn, void *buf, size_t len);
+// How many bytes of an unfinished nkt_conn_read_exact are there. Never blocks.
+NKT_API size_t nkt_conn_received(const nkt_conn *conn);
+
+// Reads a line, without its end: LF or CRLF, with opts.cr_lines also CR. The
+// last line need not have an end. The view lives until the next read. A NUL
+// stands behind it, line.ptr[line.len], so that it can be used as a C string;
+// a line that contains NUL seems shorter that way.
+// Waits on a blocking handle.
+// Returns NKT_OK, or
+//   NKT_ETOOLONG  longer than line_max. Nothing is consumed: read it in pieces
+//                 with nkt_conn_read, or nkt_conn_skip_line and go on
+//   or as nkt_conn_read; a line cut off by an error stays readable as bytes.
+NKT_API int nkt_conn_read_line(nkt_conn *conn, nkt_str *line);
+// Discards up to and including the next line end, however long the line is.
+// Waits on a blocking handle. Returns as nkt_conn_read_line.
+NKT_API int nkt_conn_skip_line(nkt_conn *conn);
+
+// Reads up to and including a delimiter of 1 to NKT_UNTIL_MAX bytes. At the end
+// of the stream the rest is given without one. The view lives until the next
+// read. Waits on a blocking handle.
+// Returns NKT_OK, NKT_EINVAL, NKT_ETOOLONG past line_max (delimiter not
+// counted; nothing is consumed), or as nkt_conn_read.
+NKT_API int nkt_conn_read_until(nkt_conn *conn, const void *delimiter, size_t len, nkt_str *view);
+
+// Looks at the next bytes without consuming them: at least `want`, fewer only
+// before the end of the stream or an error; all that is buffered is shown.
+// Waits on a blocking handle.
+// Returns NKT_OK, NKT_ETOOLONG if `want` is above line_max, or as nkt_conn_read
+// when there is nothing at all.
+NKT_API int nkt_conn_peek(nkt_conn *conn, size_t want, nkt_str *view);
+// Discards `len` bytes. After NKT_EAGAIN, NKT_ETIMEDOUT or NKT_EINTR call again
+// with the same length. Waits on a blocking handle.
+// Returns NKT_OK, NKT_EOF, NKT_ETRUNCATED, or as nkt_conn_read.
+NKT_API int nkt_conn_skip(nkt_conn *conn, uint64_t len);
+
+//==============================================================================
+// MARK: @write - everything or nothing
+//
+// Writes on a blocking handle return when the system has taken every byte. On a
+// nonblocking one all or nothing is taken, sent or queued; the queue is sent by
+// the poller, by nkt_conn_flush and by every later call on the handle.
+//==============================================================================
+
+// Writes every byte, or none. Waits on a blocking handle.
+// Returns NKT_OK, or
+//   NKT_EAGAIN     nonblocking: no room in the queue now; nothing was taken
+//   NKT_ETOOLONG   nonblocking: more than queue_max; nothing was taken
+//   NKT_ETIMEDOUT, NKT_EINTR, NKT_ECANCELED
+//                  blocking: nkt_conn_written says how many bytes went out;
+//                  call again with the rest
+//   NKT_ENOMEM     as above, nonblocking too: call again with the rest
+//   NKT_EPIPE      after nkt_conn_shutdown_write
+//   NKT_ERESET and others: the connection has failed
+// These hold for every function that writes.
+NKT_API int nkt_conn_write(nkt_conn *conn, const void *data, size_t len);
+// A NUL-terminated text, without the NUL. Waits on a blocking handle.
+NKT_API int nkt_conn_write_str(nkt_conn *conn, const char *text);
+// Several pieces in order, as one write. Waits on a blocking handle.
+NKT_API int nkt_conn_writev(nkt_conn *conn, const nkt_str *pieces, size_t count);
+// How many bytes of the last write call were taken. Never blocks.
+NKT_API size_t nkt_conn_written(const nkt_conn *conn);
+// Unsent bytes in the queue. Never blocks.
+NKT_API size_t nkt_conn_queued(const nkt_conn *conn);
+// Waits until the system has taken the queue. Waits on a blocking handle.
+// Returns NKT_OK, or as nkt_conn_write.
+NKT_API int nkt_conn_flush(nkt_conn *conn);
+// Tells the peer that nothing more will come, after the queue. Reading goes on.
+// Waits on a blocking handle; on a nonblocking one it happens behind later
+// calls. Returns NKT_OK, or as nkt_conn_write.
+NKT_API int nkt_conn_shutdown_write(nkt_conn *conn);
 
 //==============================================================================
 // MARK: @connect - from "host:port" to a connection
@@ -1407,15 +1424,11 @@ NKT_API int nkt_listener_watch(nkt_listener *listener, nkt_interest *interest);
 // lists the compiled truth, so that it can compare before the first call.
 //==============================================================================
 
-typedef struct nkt_layout_entry {
-    const char *type;       // "nkt_addr"
-    const char *field;      // "port"; "" for the structure itself
-    uint32_t offset;
-    uint32_t size;
-} nkt_layout_entry;
-
-// Every field of every public structure. Static. Never blocks.
-NKT_API const nkt_layout_entry *nkt_layout(size_t *count);
+// Every public structure and field, in the order of declaration: `names` is
+// "nkt_addr", ".ip", ".port", ... each ended by NUL, the last by two. `numbers`
+// has two for each name, offset and size; the offset of a structure itself is 0.
+// Static. Never blocks. Returns how many names there are.
+NKT_API size_t nkt_layout(const char **names, const uint16_t **numbers);
 #endif
 
 #ifdef __cplusplus
@@ -1430,7 +1443,7 @@ NKT_API const nkt_layout_entry *nkt_layout(size_t *count);
 #define NETKIT_IMPLEMENTED
 
 //==============================================================================
-// MARK: @sys.core - sockets, waiting, time and randomness of each system
+// MARK: @sys.core - opening sockets and setting them up, on each system
 //
 // Everything that differs between systems stands in the @sys sections, behind
 // tables of functions; the rest of the file has no #ifdef of a system. A
@@ -1442,10 +1455,7 @@ NKT_API const nkt_layout_entry *nkt_layout(size_t *count);
 // Waiting happens in nkti_os_wait, nkti_os_recv_wait and the wait functions of
 // @sys.poll, and nowhere else.
 //
-// Descriptors are nonblocking and close-on-exec. Sends never raise SIGPIPE:
-// MSG_NOSIGNAL where there is one, SO_NOSIGPIPE on macOS. On Linux recv and
-// send ask with MSG_DONTWAIT, so that they do not wait either on a descriptor
-// that NKT_SO_RECV_WAIT has made a blocking one.
+// Descriptors are nonblocking and close-on-exec.
 //==============================================================================
 
 #include <limits.h>
@@ -1960,7 +1970,13 @@ static int nkti_os_bind_interface(nkt_env *env, nkt_fd fd, const char *name, int
 #endif
 }
 
-// --- Moving bytes ---------------------------------------------------------------
+//==============================================================================
+// MARK: @sys.io - moving bytes, waiting, time and randomness
+//
+// Sends never raise SIGPIPE: MSG_NOSIGNAL where there is one, SO_NOSIGPIPE on
+// macOS. On Linux recv and send ask with MSG_DONTWAIT, so that they do not wait
+// either on a descriptor that NKT_SO_RECV_WAIT has made a blocking one.
+//==============================================================================
 
 #ifdef MSG_NOSIGNAL
     #define NKTI_NOSIGNAL MSG_NOSIGNAL
@@ -5338,12 +5354,12 @@ NKT_API ptrdiff_t nkt_link_recv(nkt_link *link, void *buf, size_t cap) {
     }
     ptrdiff_t count = link->transport->recv(link, buf, cap);
     if (count > 0 && (size_t)count > cap) return NKT_EPROTO;
-    return count == 0 ? NKT_EOF : count;
+    return count != 0 ? count : (ptrdiff_t)NKT_EOF;
 }
 
 NKT_API ptrdiff_t nkt_link_send(nkt_link *link, const nkt_str *pieces, size_t count) {
     ptrdiff_t sent = link->transport->send(link, pieces, count);
-    return sent == 0 ? NKT_EPROTO : sent;
+    return sent != 0 ? sent : (ptrdiff_t)NKT_EPROTO;
 }
 
 NKT_API int nkt_link_shutdown_write(nkt_link *link) {
@@ -5485,17 +5501,10 @@ static const nkt_transport nkti_socket_transport = {
 //     nonblocking   try -> EAGAIN -> nkti_read_again: buffer given back,
 //                                    time-out begun, asleep on the poller
 //
-// A blocking read without a time-out on a bare socket does not try first: it
-// waits inside recv_wait, which costs one system call instead of two.
-//
-// Lines. The buffer is looked at in blocks of 64 bytes; one step finds all line
-// ends of a block as bits of a mask, and lines are handed out from the mask.
-// Where two blocks in a row have none, lines are long and memchr is faster. Each
-// byte is looked at once, however it arrives. A line end bit below `head` does
-// not exist: consuming clears it.
-//
-// Buffers. See nkti_conn_room for how room is made and nkti_conn_park for what
-// happens to a buffer while its connection sleeps.
+// Here stands what both directions need: the queue and who pushes it, one wait,
+// the read buffer, opening and closing. See nkti_conn_room for how room is made
+// in the buffer and nkti_conn_park for what becomes of it while the connection
+// sleeps.
 //==============================================================================
 
 #define NKTI_SMALL_MAX 2048         // longer beginnings keep a buffer of their own
@@ -5645,7 +5654,7 @@ static void nkti_conn_drive(nkti_handle *handle, uint32_t ready, int64_t now) {
     bool was_connecting = conn->connecting;
     if (conn->busy || was_connecting) nkti_push(conn);
     if (was_connecting && !conn->connecting) {
-        nkti_handle_ready(handle, NKT_CONNECTED | (conn->read_err != 0 ? NKT_READ : 0u));
+        nkti_handle_ready(handle, NKT_CONNECTED | (uint32_t)(conn->read_err != 0 ? NKT_READ : 0));
     } else if (!was_connecting && (ready & NKT_READ)) {
         conn->short_read = false;
         nkti_handle_ready(handle, NKT_READ & handle->want);
@@ -5806,6 +5815,379 @@ static void nkti_skip_lf(nkt_conn *conn) {
     if (conn->buf[conn->head] == '\n') nkti_consume(conn, 1);
 }
 
+static size_t nkti_take(nkt_conn *conn, void *buf, size_t cap) {
+    size_t count = conn->tail - conn->head;
+    if (count > cap) count = cap;
+    if (count == 0) return 0;
+    if (buf != NULL) memcpy(buf, conn->buf + conn->head, count);
+    nkti_consume(conn, count);
+    return count;
+}
+
+// --- Opening and closing -----------------------------------------------------------------
+
+// What an option of a stream must be, and its default.
+static int nkti_limit(uint32_t *value, uint32_t standard, const char *field,
+                      nkt_problem *problem) {
+    if (*value == 0) *value = standard;
+    if (*value <= NKT_SIZE_LIMIT) return NKT_OK;
+    return nkti_problem_set(problem, NKT_EINVAL, field, -1, "the limit is above NKT_SIZE_LIMIT");
+}
+
+static int nkti_stream_check(const nkt_stream_opts *given, nkt_stream_opts *stream,
+                             nkt_problem *problem) {
+    memset(stream, 0, sizeof *stream);
+    if (given != NULL) *stream = *given;
+    int err = nkti_limit(&stream->line_max, NKT_LINE_MAX_DEFAULT, "line_max", problem);
+    if (err < 0) return err;
+    err = nkti_limit(&stream->message_max, NKT_MESSAGE_MAX_DEFAULT, "message_max", problem);
+    if (err < 0) return err;
+    err = nkti_limit(&stream->queue_max, NKT_QUEUE_MAX_DEFAULT, "queue_max", problem);
+    if (err < 0) return err;
+    if (stream->send_buffer < 0 || stream->recv_buffer < 0) {
+        return nkti_problem_set(problem, NKT_EINVAL, "send_buffer, recv_buffer", -1,
+                                "a buffer size is negative");
+    }
+    return NKT_OK;
+}
+
+// Sets a socket as the options say. What a kind of socket does not have (a
+// Unix-domain one has no Nagle to switch off) is not missed.
+static void nkti_stream_apply(nkt_env *env, nkt_fd fd, const nkt_stream_opts *stream) {
+    const nkt_sys_core *core = env->core;
+    if (!stream->delay_small_writes) core->set_option(env, fd, NKT_SO_NODELAY, 1);
+    if (stream->keepalive_s > 0) {
+        core->set_option(env, fd, NKT_SO_KEEPALIVE_S, stream->keepalive_s);
+    }
+    if (stream->send_buffer > 0) {
+        core->set_option(env, fd, NKT_SO_SEND_BUFFER, stream->send_buffer);
+    }
+    if (stream->recv_buffer > 0) {
+        core->set_option(env, fd, NKT_SO_RECV_BUFFER, stream->recv_buffer);
+    }
+}
+
+static nkt_conn *nkti_conn_new(nkt_env *env, bool nonblocking, const nkt_stream_opts *stream,
+                               const nkt_transport *transport, void *self) {
+    nkt_conn *conn = (nkt_conn *)nkti_alloc(env, sizeof *conn);
+    if (conn == NULL) return NULL;
+    nkti_handle_init(&conn->handle, env, &nkti_conn_ops, nonblocking);
+    conn->top = &conn->bottom;
+    conn->bottom.transport = transport;
+    conn->bottom.self = self;
+    conn->bottom.conn = conn;
+    conn->read_deadline = conn->write_deadline = NKT_NEVER;
+    conn->line_max = stream->line_max;
+    conn->message_max = stream->message_max;
+    conn->queue_max = stream->queue_max;
+    conn->read_timeout_ms = stream->read_timeout_ms;
+    conn->write_timeout_ms = stream->write_timeout_ms;
+    conn->cr_lines = stream->cr_lines;
+    return conn;
+}
+
+// A connection on a descriptor that netkit has opened itself.
+static nkt_conn *nkti_conn_new_socket(nkt_env *env, bool nonblocking,
+                                      const nkt_stream_opts *stream, nkt_fd fd) {
+    nkt_conn *conn = nkti_conn_new(env, nonblocking, stream, &nkti_socket_transport,
+                                   (void *)(intptr_t)fd);
+    if (conn != NULL) nkti_conn_trace(conn, "open", NKT_OK, fd);
+    return conn;
+}
+
+NKT_API int nkt_conn_adopt(nkt_fd fd, const nkt_conn_opts *opts, nkt_conn **out) {
+    nkt_stream_opts stream;
+    nkt_env *env = nkti_env_use(opts != NULL ? opts->env : NULL);
+    int64_t type = 0, listening = 0;
+    if (env == NULL) return NKT_EINVAL;
+    int err = nkti_stream_check(opts != NULL ? &opts->stream : NULL, &stream, NULL);
+    if (err < 0) return err;
+    if (env->core->get_option(env, fd, NKT_SO_TYPE, &type) < 0 || type != 1) return NKT_ENOTSOCK;
+    if (env->core->get_option(env, fd, NKT_SO_LISTENING, &listening) >= 0 && listening != 0) {
+        return NKT_ENOTSOCK;
+    }
+    union { uint64_t align; char room[NKT_SOCKADDR_MAX]; } name;
+    size_t len = sizeof name;
+    if (env->core->peer_name(env, fd, &name, &len) < 0) return NKT_ENOTCONN;
+    err = env->core->set_blocking(env, fd, false);
+    if (err < 0) return err;
+    nkt_conn *conn = nkti_conn_new_socket(env, opts != NULL && opts->nonblocking, &stream, fd);
+    if (conn == NULL) return NKT_ENOMEM;
+    nkti_stream_apply(env, fd, &stream);
+    *out = conn;
+    return NKT_OK;
+}
+
+NKT_API int nkt_conn_open_custom(const nkt_transport *transport, void *self,
+                                 const nkt_conn_opts *opts, nkt_conn **out) {
+    nkt_stream_opts stream;
+    nkt_env *env = nkti_env_use(opts != NULL ? opts->env : NULL);
+    if (env == NULL || !nkti_transport_is_valid(transport)) return NKT_EINVAL;
+    int err = nkti_stream_check(opts != NULL ? &opts->stream : NULL, &stream, NULL);
+    if (err < 0) return err;
+    nkt_conn *conn = nkti_conn_new(env, opts != NULL && opts->nonblocking, &stream, transport,
+                                   self);
+    if (conn == NULL) return NKT_ENOMEM;
+    nkti_conn_trace(conn, "open", NKT_OK, 0);
+    *out = conn;
+    return NKT_OK;
+}
+
+NKT_API int nkt_conn_push(nkt_conn *conn, const nkt_transport *transport, void *self) {
+    nkt_env *env = conn->handle.env;
+    size_t unread = conn->tail - conn->head;
+    nkti_held *held = NULL;
+    if (!nkti_transport_is_valid(transport)) return NKT_EINVAL;
+    nkti_conn_step(conn);
+    if (conn->queue != NULL || (conn->busy && !conn->connecting)) return NKT_EAGAIN;
+    nkt_link *link = (nkt_link *)nkti_alloc(env, sizeof *link);
+    if (link == NULL) return NKT_ENOMEM;
+    if (unread > 0) {
+        held = (nkti_held *)nkti_alloc(env, nkti_held_size(unread));
+        if (held == NULL) {
+            nkti_free(env, link, sizeof *link);
+            return NKT_ENOMEM;
+        }
+        held->len = unread;
+        nkti_take(conn, held->bytes, unread);
+    }
+    conn->top->held = held;
+    link->transport = transport;
+    link->self = self;
+    link->below = conn->top;
+    link->conn = conn;
+    conn->top = link;
+    conn->skip_lf = false;
+    nkti_conn_trace(conn, "pushed", NKT_OK, (int64_t)unread);
+    nkti_conn_update(conn);
+    return NKT_OK;
+}
+
+NKT_API void nkt_conn_notify(nkt_conn *conn) {
+    nkt_env *env = conn->handle.env;
+    nkti_lock(env);
+    nkti_waiter_post(env, conn->waiters[0]);
+    nkti_waiter_post(env, conn->waiters[1]);
+    nkti_handle_post(&conn->handle);
+    nkti_unlock(env);
+}
+
+NKT_API void nkt_conn_interrupt(nkt_conn *conn) {
+    nkt_env *env = conn->handle.env;
+    nkti_lock(env);
+    uint32_t before = nkti_atomic_exchange(&conn->canceled, 1);
+    if (before == 0 && nkti_atomic_load(&conn->in_recv) != 0) {
+        env->core->shutdown(env, nkti_socket_fd(&conn->bottom), NKT_READ);
+    }
+    nkti_waiter_post(env, conn->waiters[0]);
+    nkti_waiter_post(env, conn->waiters[1]);
+    nkti_handle_post(&conn->handle);
+    nkti_unlock(env);
+    if (before == 0) nkti_conn_trace(conn, "interrupted", NKT_ECANCELED, 0);
+}
+
+// Frees everything but what the links stand on.
+static void nkti_conn_free(nkt_conn *conn) {
+    nkt_env *env = conn->handle.env;
+    nkti_connect_log *log = conn->connect_log;
+    if (log != NULL) nkti_free(env, log, nkti_connect_log_size(log->kept));
+    nkti_buf_free(conn);
+    nkti_queue_free(conn);
+    nkti_free(env, conn, sizeof *conn);
+}
+
+static size_t nkti_conn_end(nkt_conn *conn, bool abort) {
+    if (conn == NULL) return 0;
+    nkt_env *env = conn->handle.env;
+    size_t discarded = nkti_queue_len(conn->queue);
+    nkti_buf_free(conn);
+    nkti_handle_leave(&conn->handle);
+    nkti_conn_trace(conn, abort ? "aborted" : "closed", NKT_OK, (int64_t)discarded);
+    while (conn->top != &conn->bottom) {
+        nkt_link *link = conn->top;
+        conn->top = link->below;
+        nkti_link_close(link, abort);
+        nkti_free(env, link, sizeof *link);
+    }
+    nkti_link_close(&conn->bottom, abort);
+    nkti_conn_free(conn);
+    return discarded;
+}
+
+NKT_API size_t nkt_conn_close(nkt_conn *conn) {
+    return nkti_conn_end(conn, false);
+}
+
+NKT_API size_t nkt_conn_abort(nkt_conn *conn) {
+    return nkti_conn_end(conn, true);
+}
+
+NKT_API int nkt_conn_detach(nkt_conn *conn, nkt_fd *fd) {
+    nkt_env *env = conn->handle.env;
+    nkti_conn_step(conn);
+    if (conn->connecting || conn->busy || conn->tail > conn->head) return NKT_EBUSY;
+    if (conn->bottom.transport != &nkti_socket_transport || conn->top != &conn->bottom) {
+        return NKT_EUNSUPPORTED;
+    }
+    if (conn->bottom.held != NULL) return NKT_EBUSY;
+    nkt_fd detached = nkti_socket_fd(&conn->bottom);
+    int err = env->core->set_blocking(env, detached, true);
+    if (err < 0) return err;
+    if (conn->recv_wait == 1) env->core->set_option(env, detached, NKT_SO_RECV_WAIT, 0);
+    nkti_handle_leave(&conn->handle);
+    nkti_conn_trace(conn, "detached", NKT_OK, detached);
+    nkti_conn_free(conn);
+    *fd = detached;
+    return NKT_OK;
+}
+
+// --- Asking and setting --------------------------------------------------------------------
+
+NKT_API int nkt_conn_local(nkt_conn *conn, nkt_addr *addr) {
+    for (nkt_link *link = conn->top; link != NULL; link = link->below) {
+        if (NKTI_TRANSPORT_HAS(link->transport, local)) return link->transport->local(link, addr);
+    }
+    memset(addr, 0, sizeof *addr);
+    return NKT_OK;
+}
+
+NKT_API int nkt_conn_peer(nkt_conn *conn, nkt_addr *addr) {
+    for (nkt_link *link = conn->top; link != NULL; link = link->below) {
+        if (NKTI_TRANSPORT_HAS(link->transport, peer)) return link->transport->peer(link, addr);
+    }
+    memset(addr, 0, sizeof *addr);
+    return NKT_OK;
+}
+
+NKT_API int nkt_conn_peer_name(nkt_conn *conn, char *buf, size_t cap) {
+    nkt_addr addr;
+    memset(&addr, 0, sizeof addr);
+    int err = nkt_conn_peer(conn, &addr);
+    if (err >= 0 && addr.ip.family != 0) return nkt_addr_format(&addr, buf, cap);
+    const nkt_transport *transport = conn->bottom.transport;
+    nkti_text text = nkti_text_begin(buf, cap);
+    nkti_text_str(&text, err < 0 ? "not connected"
+                         : transport == &nkti_socket_transport ? "unix" : transport->name);
+    return text.cut ? NKT_ENOSPACE : (int)text.len;
+}
+
+NKT_API nkt_fd nkt_conn_descriptor(nkt_conn *conn) {
+    for (nkt_link *link = conn->top; link != NULL; link = link->below) {
+        if (NKTI_TRANSPORT_HAS(link->transport, descriptor)) {
+            return link->transport->descriptor(link);
+        }
+    }
+    return NKT_NO_FD;
+}
+
+NKT_API int32_t nkt_conn_os_error(const nkt_conn *conn) {
+    return conn->os_error[0] != 0 ? conn->os_error[0] : conn->os_error[1];
+}
+
+NKT_API int nkt_conn_watch(nkt_conn *conn, uint32_t want, nkt_interest *interest) {
+    nkti_interest_clear(interest);
+    // The queue wants to be sent whatever the user waits for.
+    nkti_conn_want(conn, want | (uint32_t)(conn->busy ? NKT_WRITE : 0), interest);
+    return NKT_OK;
+}
+
+NKT_API int nkt_conn_get_info(nkt_conn *conn, nkt_conn_info *info) {
+    nkt_env *env = conn->handle.env;
+    memset(info, 0, sizeof *info);
+    info->received = conn->received;
+    info->sent = conn->sent;
+    info->buffered = conn->tail - conn->head;
+    info->queued = nkti_queue_len(conn->queue);
+    info->tcp.rtt_us = info->tcp.rtt_var_us = info->tcp.retransmits = -1;
+    info->tcp.unacked_bytes = info->tcp.path_mtu = -1;
+    if (conn->bottom.transport == &nkti_socket_transport) {
+        env->core->tcp_info(env, nkti_socket_fd(&conn->bottom), &info->tcp);
+    }
+    return NKT_OK;
+}
+
+static int nkti_conn_set_limit(uint32_t *limit, int64_t value) {
+    if (value < 1 || value > NKT_SIZE_LIMIT) return NKT_EINVAL;
+    *limit = (uint32_t)value;
+    return NKT_OK;
+}
+
+static int nkti_conn_set_timeout(int32_t *timeout_ms, int64_t *deadline, int64_t value) {
+    if (value > INT32_MAX) return NKT_EINVAL;
+    *timeout_ms = value > 0 ? (int32_t)value : 0;
+    *deadline = NKT_NEVER;
+    return NKT_OK;
+}
+
+static int nkti_conn_sockopt(nkt_conn *conn, nkt_conn_option option) {
+    if (conn->bottom.transport != &nkti_socket_transport) return NKT_EUNSUPPORTED;
+    switch (option) {
+    case NKT_OPT_KEEPALIVE_S: return NKT_SO_KEEPALIVE_S;
+    case NKT_OPT_SEND_BUFFER: return NKT_SO_SEND_BUFFER;
+    case NKT_OPT_RECV_BUFFER: return NKT_SO_RECV_BUFFER;
+    case NKT_OPT_DELAY_SMALL_WRITES: return NKT_SO_NODELAY;
+    default: return NKT_EINVAL;
+    }
+}
+
+NKT_API int nkt_conn_set_option(nkt_conn *conn, nkt_conn_option option, int64_t value) {
+    nkt_env *env = conn->handle.env;
+    switch (option) {
+    case NKT_OPT_READ_TIMEOUT_MS:
+        return nkti_conn_set_timeout(&conn->read_timeout_ms, &conn->read_deadline, value);
+    case NKT_OPT_WRITE_TIMEOUT_MS:
+        return nkti_conn_set_timeout(&conn->write_timeout_ms, &conn->write_deadline, value);
+    case NKT_OPT_LINE_MAX: return nkti_conn_set_limit(&conn->line_max, value);
+    case NKT_OPT_MESSAGE_MAX: return nkti_conn_set_limit(&conn->message_max, value);
+    case NKT_OPT_QUEUE_MAX: return nkti_conn_set_limit(&conn->queue_max, value);
+    case NKT_OPT_CR_LINES:
+        // What was scanned was scanned for the other rule.
+        conn->cr_lines = value != 0;
+        conn->scan = conn->mask_at = conn->head;
+        conn->mask = 0;
+        return NKT_OK;
+    case NKT_OPT_NONBLOCKING: return NKT_EINVAL;
+    default: break;
+    }
+    int sockopt = nkti_conn_sockopt(conn, option);
+    if (sockopt < 0) return sockopt;
+    if (value < 0 || value > INT_MAX) return NKT_EINVAL;
+    if (option == NKT_OPT_DELAY_SMALL_WRITES) value = value == 0;
+    return env->core->set_option(env, nkti_socket_fd(&conn->bottom), sockopt, value);
+}
+
+NKT_API int nkt_conn_get_option(nkt_conn *conn, nkt_conn_option option, int64_t *value) {
+    nkt_env *env = conn->handle.env;
+    switch (option) {
+    case NKT_OPT_READ_TIMEOUT_MS: *value = conn->read_timeout_ms; return NKT_OK;
+    case NKT_OPT_WRITE_TIMEOUT_MS: *value = conn->write_timeout_ms; return NKT_OK;
+    case NKT_OPT_LINE_MAX: *value = conn->line_max; return NKT_OK;
+    case NKT_OPT_MESSAGE_MAX: *value = conn->message_max; return NKT_OK;
+    case NKT_OPT_QUEUE_MAX: *value = conn->queue_max; return NKT_OK;
+    case NKT_OPT_CR_LINES: *value = conn->cr_lines; return NKT_OK;
+    case NKT_OPT_NONBLOCKING: *value = conn->handle.nonblocking; return NKT_OK;
+    default: break;
+    }
+    int sockopt = nkti_conn_sockopt(conn, option);
+    if (sockopt < 0) return sockopt;
+    int err = env->core->get_option(env, nkti_socket_fd(&conn->bottom), sockopt, value);
+    if (err >= 0 && option == NKT_OPT_DELAY_SMALL_WRITES) *value = *value == 0;
+    return err;
+}
+
+//==============================================================================
+// MARK: @read - bytes, lines and whatever else comes in
+//
+// A blocking read without a time-out on a bare socket does not try first: it
+// waits inside recv_wait, which costs one system call instead of two.
+//
+// Lines. The buffer is looked at in blocks of 64 bytes; one step finds all line
+// ends of a block as bits of a mask, and lines are handed out from the mask.
+// Where two blocks in a row have none, lines are long and memchr is faster. Each
+// byte is looked at once, however it arrives. A line end bit below `head` does
+// not exist: consuming clears it.
+//==============================================================================
+
 // --- Receiving -----------------------------------------------------------------------
 
 // Whether this connection may receive again before its poller's next wait.
@@ -5946,15 +6328,6 @@ static nkt_str nkti_view(nkt_conn *conn, size_t len) {
 }
 
 // --- Reading bytes -------------------------------------------------------------------
-
-static size_t nkti_take(nkt_conn *conn, void *buf, size_t cap) {
-    size_t count = conn->tail - conn->head;
-    if (count > cap) count = cap;
-    if (count == 0) return 0;
-    if (buf != NULL) memcpy(buf, conn->buf + conn->head, count);
-    nkti_consume(conn, count);
-    return count;
-}
 
 NKT_API ptrdiff_t nkt_conn_read(nkt_conn *conn, void *buf, size_t cap) {
     int64_t deadline = 0;
@@ -6255,7 +6628,12 @@ NKT_API int nkt_conn_read_until(nkt_conn *conn, const void *delimiter, size_t le
     }
 }
 
-// --- Writing -------------------------------------------------------------------------
+//==============================================================================
+// MARK: @write - everything or nothing
+//
+// A walk over the pieces is sent as far as it goes. What is left waits for the
+// descriptor on a blocking handle, and goes to the queue on a nonblocking one.
+//==============================================================================
 
 // A walk over the pieces of a write.
 typedef struct nkti_pieces {
@@ -6350,7 +6728,8 @@ static int nkti_write_blocking(nkt_conn *conn, nkti_pieces *walk, size_t total) 
 
 static int nkti_write_check(nkt_conn *conn) {
     if (nkti_atomic_load(&conn->canceled) != 0) return NKT_ECANCELED;
-    return conn->write_err != 0 ? conn->write_err : conn->shut_asked ? NKT_EPIPE : NKT_OK;
+    if (conn->write_err != 0) return conn->write_err;
+    return conn->shut_asked ? NKT_EPIPE : NKT_OK;
 }
 
 NKT_API int nkt_conn_writev(nkt_conn *conn, const nkt_str *pieces, size_t count) {
@@ -6416,357 +6795,6 @@ NKT_API int nkt_conn_shutdown_write(nkt_conn *conn) {
     conn->shut_asked = true;
     err = nkt_conn_flush(conn);
     return err == NKT_EAGAIN ? NKT_OK : err;
-}
-
-// --- Opening and closing -----------------------------------------------------------------
-
-// What an option of a stream must be, and its default.
-static int nkti_limit(uint32_t *value, uint32_t standard, const char *field,
-                      nkt_problem *problem) {
-    if (*value == 0) *value = standard;
-    if (*value <= NKT_SIZE_LIMIT) return NKT_OK;
-    return nkti_problem_set(problem, NKT_EINVAL, field, -1, "the limit is above NKT_SIZE_LIMIT");
-}
-
-static int nkti_stream_check(const nkt_stream_opts *given, nkt_stream_opts *stream,
-                             nkt_problem *problem) {
-    memset(stream, 0, sizeof *stream);
-    if (given != NULL) *stream = *given;
-    int err = nkti_limit(&stream->line_max, NKT_LINE_MAX_DEFAULT, "line_max", problem);
-    if (err < 0) return err;
-    err = nkti_limit(&stream->message_max, NKT_MESSAGE_MAX_DEFAULT, "message_max", problem);
-    if (err < 0) return err;
-    err = nkti_limit(&stream->queue_max, NKT_QUEUE_MAX_DEFAULT, "queue_max", problem);
-    if (err < 0) return err;
-    if (stream->send_buffer < 0 || stream->recv_buffer < 0) {
-        return nkti_problem_set(problem, NKT_EINVAL, "send_buffer, recv_buffer", -1,
-                                "a buffer size is negative");
-    }
-    return NKT_OK;
-}
-
-// Sets a socket as the options say. What a kind of socket does not have (a
-// Unix-domain one has no Nagle to switch off) is not missed.
-static void nkti_stream_apply(nkt_env *env, nkt_fd fd, const nkt_stream_opts *stream) {
-    const nkt_sys_core *core = env->core;
-    if (!stream->delay_small_writes) core->set_option(env, fd, NKT_SO_NODELAY, 1);
-    if (stream->keepalive_s > 0) {
-        core->set_option(env, fd, NKT_SO_KEEPALIVE_S, stream->keepalive_s);
-    }
-    if (stream->send_buffer > 0) {
-        core->set_option(env, fd, NKT_SO_SEND_BUFFER, stream->send_buffer);
-    }
-    if (stream->recv_buffer > 0) {
-        core->set_option(env, fd, NKT_SO_RECV_BUFFER, stream->recv_buffer);
-    }
-}
-
-static nkt_conn *nkti_conn_new(nkt_env *env, bool nonblocking, const nkt_stream_opts *stream,
-                               const nkt_transport *transport, void *self) {
-    nkt_conn *conn = (nkt_conn *)nkti_alloc(env, sizeof *conn);
-    if (conn == NULL) return NULL;
-    nkti_handle_init(&conn->handle, env, &nkti_conn_ops, nonblocking);
-    conn->top = &conn->bottom;
-    conn->bottom.transport = transport;
-    conn->bottom.self = self;
-    conn->bottom.conn = conn;
-    conn->read_deadline = conn->write_deadline = NKT_NEVER;
-    conn->line_max = stream->line_max;
-    conn->message_max = stream->message_max;
-    conn->queue_max = stream->queue_max;
-    conn->read_timeout_ms = stream->read_timeout_ms;
-    conn->write_timeout_ms = stream->write_timeout_ms;
-    conn->cr_lines = stream->cr_lines;
-    return conn;
-}
-
-// A connection on a descriptor that netkit has opened itself.
-static nkt_conn *nkti_conn_new_socket(nkt_env *env, bool nonblocking,
-                                      const nkt_stream_opts *stream, nkt_fd fd) {
-    nkt_conn *conn = nkti_conn_new(env, nonblocking, stream, &nkti_socket_transport,
-                                   (void *)(intptr_t)fd);
-    if (conn != NULL) nkti_conn_trace(conn, "open", NKT_OK, fd);
-    return conn;
-}
-
-NKT_API int nkt_conn_adopt(nkt_fd fd, const nkt_conn_opts *opts, nkt_conn **out) {
-    nkt_stream_opts stream;
-    nkt_env *env = nkti_env_use(opts != NULL ? opts->env : NULL);
-    int64_t type = 0, listening = 0;
-    if (env == NULL) return NKT_EINVAL;
-    int err = nkti_stream_check(opts != NULL ? &opts->stream : NULL, &stream, NULL);
-    if (err < 0) return err;
-    if (env->core->get_option(env, fd, NKT_SO_TYPE, &type) < 0 || type != 1) return NKT_ENOTSOCK;
-    if (env->core->get_option(env, fd, NKT_SO_LISTENING, &listening) >= 0 && listening != 0) {
-        return NKT_ENOTSOCK;
-    }
-    union { uint64_t align; char room[NKT_SOCKADDR_MAX]; } name;
-    size_t len = sizeof name;
-    if (env->core->peer_name(env, fd, &name, &len) < 0) return NKT_ENOTCONN;
-    err = env->core->set_blocking(env, fd, false);
-    if (err < 0) return err;
-    nkt_conn *conn = nkti_conn_new_socket(env, opts != NULL && opts->nonblocking, &stream, fd);
-    if (conn == NULL) return NKT_ENOMEM;
-    nkti_stream_apply(env, fd, &stream);
-    *out = conn;
-    return NKT_OK;
-}
-
-NKT_API int nkt_conn_open_custom(const nkt_transport *transport, void *self,
-                                 const nkt_conn_opts *opts, nkt_conn **out) {
-    nkt_stream_opts stream;
-    nkt_env *env = nkti_env_use(opts != NULL ? opts->env : NULL);
-    if (env == NULL || !nkti_transport_is_valid(transport)) return NKT_EINVAL;
-    int err = nkti_stream_check(opts != NULL ? &opts->stream : NULL, &stream, NULL);
-    if (err < 0) return err;
-    nkt_conn *conn = nkti_conn_new(env, opts != NULL && opts->nonblocking, &stream, transport,
-                                   self);
-    if (conn == NULL) return NKT_ENOMEM;
-    nkti_conn_trace(conn, "open", NKT_OK, 0);
-    *out = conn;
-    return NKT_OK;
-}
-
-NKT_API int nkt_conn_push(nkt_conn *conn, const nkt_transport *transport, void *self) {
-    nkt_env *env = conn->handle.env;
-    size_t unread = conn->tail - conn->head;
-    nkti_held *held = NULL;
-    if (!nkti_transport_is_valid(transport)) return NKT_EINVAL;
-    nkti_conn_step(conn);
-    if (conn->queue != NULL || (conn->busy && !conn->connecting)) return NKT_EAGAIN;
-    nkt_link *link = (nkt_link *)nkti_alloc(env, sizeof *link);
-    if (link == NULL) return NKT_ENOMEM;
-    if (unread > 0) {
-        held = (nkti_held *)nkti_alloc(env, nkti_held_size(unread));
-        if (held == NULL) {
-            nkti_free(env, link, sizeof *link);
-            return NKT_ENOMEM;
-        }
-        held->len = unread;
-        nkti_take(conn, held->bytes, unread);
-    }
-    conn->top->held = held;
-    link->transport = transport;
-    link->self = self;
-    link->below = conn->top;
-    link->conn = conn;
-    conn->top = link;
-    conn->skip_lf = false;
-    nkti_conn_trace(conn, "pushed", NKT_OK, (int64_t)unread);
-    nkti_conn_update(conn);
-    return NKT_OK;
-}
-
-NKT_API void nkt_conn_notify(nkt_conn *conn) {
-    nkt_env *env = conn->handle.env;
-    nkti_lock(env);
-    nkti_waiter_post(env, conn->waiters[0]);
-    nkti_waiter_post(env, conn->waiters[1]);
-    nkti_handle_post(&conn->handle);
-    nkti_unlock(env);
-}
-
-NKT_API void nkt_conn_interrupt(nkt_conn *conn) {
-    nkt_env *env = conn->handle.env;
-    nkti_lock(env);
-    uint32_t before = nkti_atomic_exchange(&conn->canceled, 1);
-    if (before == 0 && nkti_atomic_load(&conn->in_recv) != 0) {
-        env->core->shutdown(env, nkti_socket_fd(&conn->bottom), NKT_READ);
-    }
-    nkti_waiter_post(env, conn->waiters[0]);
-    nkti_waiter_post(env, conn->waiters[1]);
-    nkti_handle_post(&conn->handle);
-    nkti_unlock(env);
-    if (before == 0) nkti_conn_trace(conn, "interrupted", NKT_ECANCELED, 0);
-}
-
-// Frees everything but what the links stand on.
-static void nkti_conn_free(nkt_conn *conn) {
-    nkt_env *env = conn->handle.env;
-    nkti_connect_log *log = conn->connect_log;
-    if (log != NULL) nkti_free(env, log, nkti_connect_log_size(log->kept));
-    nkti_buf_free(conn);
-    nkti_queue_free(conn);
-    nkti_free(env, conn, sizeof *conn);
-}
-
-static size_t nkti_conn_end(nkt_conn *conn, bool abort) {
-    if (conn == NULL) return 0;
-    nkt_env *env = conn->handle.env;
-    size_t discarded = nkti_queue_len(conn->queue);
-    nkti_buf_free(conn);
-    nkti_handle_leave(&conn->handle);
-    nkti_conn_trace(conn, abort ? "aborted" : "closed", NKT_OK, (int64_t)discarded);
-    while (conn->top != &conn->bottom) {
-        nkt_link *link = conn->top;
-        conn->top = link->below;
-        nkti_link_close(link, abort);
-        nkti_free(env, link, sizeof *link);
-    }
-    nkti_link_close(&conn->bottom, abort);
-    nkti_conn_free(conn);
-    return discarded;
-}
-
-NKT_API size_t nkt_conn_close(nkt_conn *conn) {
-    return nkti_conn_end(conn, false);
-}
-
-NKT_API size_t nkt_conn_abort(nkt_conn *conn) {
-    return nkti_conn_end(conn, true);
-}
-
-NKT_API int nkt_conn_detach(nkt_conn *conn, nkt_fd *fd) {
-    nkt_env *env = conn->handle.env;
-    nkti_conn_step(conn);
-    if (conn->connecting || conn->busy || conn->tail > conn->head) return NKT_EBUSY;
-    if (conn->bottom.transport != &nkti_socket_transport || conn->top != &conn->bottom) {
-        return NKT_EUNSUPPORTED;
-    }
-    if (conn->bottom.held != NULL) return NKT_EBUSY;
-    nkt_fd detached = nkti_socket_fd(&conn->bottom);
-    int err = env->core->set_blocking(env, detached, true);
-    if (err < 0) return err;
-    if (conn->recv_wait == 1) env->core->set_option(env, detached, NKT_SO_RECV_WAIT, 0);
-    nkti_handle_leave(&conn->handle);
-    nkti_conn_trace(conn, "detached", NKT_OK, detached);
-    nkti_conn_free(conn);
-    *fd = detached;
-    return NKT_OK;
-}
-
-// --- Asking and setting --------------------------------------------------------------------
-
-NKT_API int nkt_conn_local(nkt_conn *conn, nkt_addr *addr) {
-    for (nkt_link *link = conn->top; link != NULL; link = link->below) {
-        if (NKTI_TRANSPORT_HAS(link->transport, local)) return link->transport->local(link, addr);
-    }
-    memset(addr, 0, sizeof *addr);
-    return NKT_OK;
-}
-
-NKT_API int nkt_conn_peer(nkt_conn *conn, nkt_addr *addr) {
-    for (nkt_link *link = conn->top; link != NULL; link = link->below) {
-        if (NKTI_TRANSPORT_HAS(link->transport, peer)) return link->transport->peer(link, addr);
-    }
-    memset(addr, 0, sizeof *addr);
-    return NKT_OK;
-}
-
-NKT_API int nkt_conn_peer_name(nkt_conn *conn, char *buf, size_t cap) {
-    nkt_addr addr;
-    memset(&addr, 0, sizeof addr);
-    int err = nkt_conn_peer(conn, &addr);
-    if (err >= 0 && addr.ip.family != 0) return nkt_addr_format(&addr, buf, cap);
-    const nkt_transport *transport = conn->bottom.transport;
-    nkti_text text = nkti_text_begin(buf, cap);
-    nkti_text_str(&text, err < 0 ? "not connected"
-                         : transport == &nkti_socket_transport ? "unix" : transport->name);
-    return text.cut ? NKT_ENOSPACE : (int)text.len;
-}
-
-NKT_API nkt_fd nkt_conn_descriptor(nkt_conn *conn) {
-    for (nkt_link *link = conn->top; link != NULL; link = link->below) {
-        if (NKTI_TRANSPORT_HAS(link->transport, descriptor)) {
-            return link->transport->descriptor(link);
-        }
-    }
-    return NKT_NO_FD;
-}
-
-NKT_API int32_t nkt_conn_os_error(const nkt_conn *conn) {
-    return conn->os_error[0] != 0 ? conn->os_error[0] : conn->os_error[1];
-}
-
-NKT_API int nkt_conn_watch(nkt_conn *conn, uint32_t want, nkt_interest *interest) {
-    nkti_interest_clear(interest);
-    // The queue wants to be sent whatever the user waits for.
-    nkti_conn_want(conn, want | (conn->busy ? NKT_WRITE : 0u), interest);
-    return NKT_OK;
-}
-
-NKT_API int nkt_conn_get_info(nkt_conn *conn, nkt_conn_info *info) {
-    nkt_env *env = conn->handle.env;
-    memset(info, 0, sizeof *info);
-    info->received = conn->received;
-    info->sent = conn->sent;
-    info->buffered = conn->tail - conn->head;
-    info->queued = nkti_queue_len(conn->queue);
-    info->tcp.rtt_us = info->tcp.rtt_var_us = info->tcp.retransmits = -1;
-    info->tcp.unacked_bytes = info->tcp.path_mtu = -1;
-    if (conn->bottom.transport == &nkti_socket_transport) {
-        env->core->tcp_info(env, nkti_socket_fd(&conn->bottom), &info->tcp);
-    }
-    return NKT_OK;
-}
-
-static int nkti_conn_set_limit(uint32_t *limit, int64_t value) {
-    if (value < 1 || value > NKT_SIZE_LIMIT) return NKT_EINVAL;
-    *limit = (uint32_t)value;
-    return NKT_OK;
-}
-
-static int nkti_conn_set_timeout(int32_t *timeout_ms, int64_t *deadline, int64_t value) {
-    if (value > INT32_MAX) return NKT_EINVAL;
-    *timeout_ms = value > 0 ? (int32_t)value : 0;
-    *deadline = NKT_NEVER;
-    return NKT_OK;
-}
-
-static int nkti_conn_sockopt(nkt_conn *conn, nkt_conn_option option) {
-    if (conn->bottom.transport != &nkti_socket_transport) return NKT_EUNSUPPORTED;
-    switch (option) {
-    case NKT_OPT_KEEPALIVE_S: return NKT_SO_KEEPALIVE_S;
-    case NKT_OPT_SEND_BUFFER: return NKT_SO_SEND_BUFFER;
-    case NKT_OPT_RECV_BUFFER: return NKT_SO_RECV_BUFFER;
-    case NKT_OPT_DELAY_SMALL_WRITES: return NKT_SO_NODELAY;
-    default: return NKT_EINVAL;
-    }
-}
-
-NKT_API int nkt_conn_set_option(nkt_conn *conn, nkt_conn_option option, int64_t value) {
-    nkt_env *env = conn->handle.env;
-    switch (option) {
-    case NKT_OPT_READ_TIMEOUT_MS:
-        return nkti_conn_set_timeout(&conn->read_timeout_ms, &conn->read_deadline, value);
-    case NKT_OPT_WRITE_TIMEOUT_MS:
-        return nkti_conn_set_timeout(&conn->write_timeout_ms, &conn->write_deadline, value);
-    case NKT_OPT_LINE_MAX: return nkti_conn_set_limit(&conn->line_max, value);
-    case NKT_OPT_MESSAGE_MAX: return nkti_conn_set_limit(&conn->message_max, value);
-    case NKT_OPT_QUEUE_MAX: return nkti_conn_set_limit(&conn->queue_max, value);
-    case NKT_OPT_CR_LINES:
-        // What was scanned was scanned for the other rule.
-        conn->cr_lines = value != 0;
-        conn->scan = conn->mask_at = conn->head;
-        conn->mask = 0;
-        return NKT_OK;
-    case NKT_OPT_NONBLOCKING: return NKT_EINVAL;
-    default: break;
-    }
-    int sockopt = nkti_conn_sockopt(conn, option);
-    if (sockopt < 0) return sockopt;
-    if (value < 0 || value > INT_MAX) return NKT_EINVAL;
-    if (option == NKT_OPT_DELAY_SMALL_WRITES) value = value == 0;
-    return env->core->set_option(env, nkti_socket_fd(&conn->bottom), sockopt, value);
-}
-
-NKT_API int nkt_conn_get_option(nkt_conn *conn, nkt_conn_option option, int64_t *value) {
-    nkt_env *env = conn->handle.env;
-    switch (option) {
-    case NKT_OPT_READ_TIMEOUT_MS: *value = conn->read_timeout_ms; return NKT_OK;
-    case NKT_OPT_WRITE_TIMEOUT_MS: *value = conn->write_timeout_ms; return NKT_OK;
-    case NKT_OPT_LINE_MAX: *value = conn->line_max; return NKT_OK;
-    case NKT_OPT_MESSAGE_MAX: *value = conn->message_max; return NKT_OK;
-    case NKT_OPT_QUEUE_MAX: *value = conn->queue_max; return NKT_OK;
-    case NKT_OPT_CR_LINES: *value = conn->cr_lines; return NKT_OK;
-    case NKT_OPT_NONBLOCKING: *value = conn->handle.nonblocking; return NKT_OK;
-    default: break;
-    }
-    int sockopt = nkti_conn_sockopt(conn, option);
-    if (sockopt < 0) return sockopt;
-    int err = env->core->get_option(env, nkti_socket_fd(&conn->bottom), sockopt, value);
-    if (err >= 0 && option == NKT_OPT_DELAY_SMALL_WRITES) *value = *value == 0;
-    return err;
 }
 
 //==============================================================================
@@ -6847,7 +6875,7 @@ static void nkti_race_note(nkt_conn *conn, nkti_race *race, uint32_t log_index, 
 static int nkti_attempt_open(nkt_conn *conn, nkti_race *race, const nkt_addr *addr, void *name,
                              size_t cap, nkt_fd *fd) {
     nkt_env *env = conn->handle.env;
-    int family = race->path[0] != '\0' ? NKT_UNIX : addr->ip.family;
+    int family = race->path[0] != '\0' ? (int)NKT_UNIX : addr->ip.family;
     int len;
     if (family == NKT_UNIX) {
         nkti_unix_addr unix_addr;
@@ -8005,220 +8033,100 @@ NKT_API int nkt_listener_watch(nkt_listener *listener, nkt_interest *interest) {
 //==============================================================================
 // MARK: @layout - sizes and offsets, for bindings
 //
-// A row for each structure and each of its fields, in the order of declaration.
+// One list of structures and fields makes the names and the numbers. Texts and
+// small numbers, because a table of pointers would cost four times as much.
 //==============================================================================
 
-#define NKTI_TYPE(type) { #type, "", 0, (uint32_t)sizeof(type) },
-#define NKTI_FIELD(type, field)                                                           \
-    { #type, #field, (uint32_t)offsetof(type, field), (uint32_t)sizeof(((type *)0)->field) },
+#define NKTI_LAYOUT(T, F)                                                                     \
+    T(nkt_str) F(nkt_str, ptr) F(nkt_str, len)                                                \
+    T(nkt_problem) F(nkt_problem, err) F(nkt_problem, os_error) F(nkt_problem, offset)        \
+        F(nkt_problem, field) F(nkt_problem, text)                                            \
+    T(nkt_watch) F(nkt_watch, fd) F(nkt_watch, events) F(nkt_watch, ready)                    \
+    T(nkt_wake) F(nkt_wake, wait_fd) F(nkt_wake, post_fd)                                     \
+    T(nkt_tcp_info) F(nkt_tcp_info, rtt_us) F(nkt_tcp_info, rtt_var_us)                       \
+        F(nkt_tcp_info, retransmits) F(nkt_tcp_info, unacked_bytes)                           \
+        F(nkt_tcp_info, path_mtu)                                                             \
+    T(nkt_sys_core) F(nkt_sys_core, size) F(nkt_sys_core, last_error) F(nkt_sys_core, open)   \
+        F(nkt_sys_core, close) F(nkt_sys_core, bind) F(nkt_sys_core, listen)                  \
+        F(nkt_sys_core, accept) F(nkt_sys_core, connect) F(nkt_sys_core, connect_result)      \
+        F(nkt_sys_core, recv) F(nkt_sys_core, recv_wait) F(nkt_sys_core, send)                \
+        F(nkt_sys_core, shutdown) F(nkt_sys_core, set_option) F(nkt_sys_core, get_option)     \
+        F(nkt_sys_core, bind_interface) F(nkt_sys_core, local_name)                           \
+        F(nkt_sys_core, peer_name) F(nkt_sys_core, tcp_info) F(nkt_sys_core, set_blocking)    \
+        F(nkt_sys_core, unlink) F(nkt_sys_core, interface_index)                              \
+        F(nkt_sys_core, interface_name) F(nkt_sys_core, wait) F(nkt_sys_core, wake_open)      \
+        F(nkt_sys_core, wake_close) F(nkt_sys_core, wake_post) F(nkt_sys_core, wake_drain)    \
+        F(nkt_sys_core, now_ns) F(nkt_sys_core, random) F(nkt_sys_core, process_id)           \
+    T(nkt_poll_event) F(nkt_poll_event, cookie) F(nkt_poll_event, events)                     \
+    T(nkt_poll_watch) F(nkt_poll_watch, fd) F(nkt_poll_watch, cookie)                         \
+        F(nkt_poll_watch, events) F(nkt_poll_watch, slot)                                     \
+    T(nkt_sys_poll) F(nkt_sys_poll, size) F(nkt_sys_poll, open) F(nkt_sys_poll, close)        \
+        F(nkt_sys_poll, set) F(nkt_sys_poll, wait) F(nkt_sys_poll, fd)                        \
+        F(nkt_sys_poll, close_forked)                                                         \
+    T(nkt_sys_threads) F(nkt_sys_threads, size) F(nkt_sys_threads, start)                     \
+    T(nkt_trace) F(nkt_trace, now_ns) F(nkt_trace, handle) F(nkt_trace, kind)                 \
+        F(nkt_trace, state) F(nkt_trace, err) F(nkt_trace, os_error) F(nkt_trace, detail)     \
+    T(nkt_env) F(nkt_env, size) F(nkt_env, core) F(nkt_env, poll) F(nkt_env, threads)         \
+        F(nkt_env, allocate) F(nkt_env, trace) F(nkt_env, user) F(nkt_env, state)             \
+    T(nkt_ip) F(nkt_ip, bytes) F(nkt_ip, scope) F(nkt_ip, family) F(nkt_ip, reserved)         \
+    T(nkt_addr) F(nkt_addr, ip) F(nkt_addr, port) F(nkt_addr, reserved)                       \
+        F(nkt_addr, flow_label)                                                               \
+    T(nkt_net) F(nkt_net, ip) F(nkt_net, bits) F(nkt_net, reserved)                           \
+    T(nkt_target) F(nkt_target, kind) F(nkt_target, port) F(nkt_target, host_len)             \
+        F(nkt_target, ip) F(nkt_target, host)                                                 \
+    T(nkt_event) F(nkt_event, events) F(nkt_event, reserved) F(nkt_event, conn)               \
+        F(nkt_event, listener) F(nkt_event, task) F(nkt_event, fd) F(nkt_event, user)         \
+    T(nkt_poller_opts) F(nkt_poller_opts, env) F(nkt_poller_opts, portable)                   \
+    T(nkt_timer_opts) F(nkt_timer_opts, env) F(nkt_timer_opts, delay_ms)                      \
+        F(nkt_timer_opts, repeat_ms)                                                          \
+    T(nkt_interest) F(nkt_interest, deadline_ns) F(nkt_interest, count)                       \
+        F(nkt_interest, ready) F(nkt_interest, watches)                                       \
+    T(nkt_transport) F(nkt_transport, size) F(nkt_transport, name) F(nkt_transport, recv)     \
+        F(nkt_transport, send) F(nkt_transport, shutdown_write) F(nkt_transport, watch)       \
+        F(nkt_transport, close) F(nkt_transport, local) F(nkt_transport, peer)                \
+        F(nkt_transport, descriptor) F(nkt_transport, flush)                                  \
+    T(nkt_link) F(nkt_link, transport) F(nkt_link, self) F(nkt_link, below)                   \
+        F(nkt_link, conn) F(nkt_link, held)                                                   \
+    T(nkt_stream_opts) F(nkt_stream_opts, read_timeout_ms)                                    \
+        F(nkt_stream_opts, write_timeout_ms) F(nkt_stream_opts, line_max)                     \
+        F(nkt_stream_opts, message_max) F(nkt_stream_opts, queue_max)                         \
+        F(nkt_stream_opts, keepalive_s) F(nkt_stream_opts, send_buffer)                       \
+        F(nkt_stream_opts, recv_buffer) F(nkt_stream_opts, cr_lines)                          \
+        F(nkt_stream_opts, delay_small_writes)                                                \
+    T(nkt_conn_opts) F(nkt_conn_opts, env) F(nkt_conn_opts, nonblocking)                      \
+        F(nkt_conn_opts, stream)                                                              \
+    T(nkt_conn_info) F(nkt_conn_info, received) F(nkt_conn_info, sent)                        \
+        F(nkt_conn_info, buffered) F(nkt_conn_info, queued) F(nkt_conn_info, tcp)             \
+    T(nkt_attempt) F(nkt_attempt, addr) F(nkt_attempt, err) F(nkt_attempt, os_error)          \
+        F(nkt_attempt, start_ms) F(nkt_attempt, end_ms)                                       \
+    T(nkt_connect_report) F(nkt_connect_report, err) F(nkt_connect_report, os_error)          \
+        F(nkt_connect_report, elapsed_ms) F(nkt_connect_report, attempt_count)                \
+        F(nkt_connect_report, attempts) F(nkt_connect_report, problem)                        \
+        F(nkt_connect_report, text)                                                           \
+    T(nkt_connect_opts) F(nkt_connect_opts, env) F(nkt_connect_opts, nonblocking)             \
+        F(nkt_connect_opts, timeout_ms) F(nkt_connect_opts, default_port)                     \
+        F(nkt_connect_opts, attempt_delay_ms) F(nkt_connect_opts, interface_name)             \
+        F(nkt_connect_opts, report) F(nkt_connect_opts, stream)                               \
+    T(nkt_listen_opts) F(nkt_listen_opts, env) F(nkt_listen_opts, nonblocking)                \
+        F(nkt_listen_opts, reuse_port) F(nkt_listen_opts, keep_path)                          \
+        F(nkt_listen_opts, backlog) F(nkt_listen_opts, accept_timeout_ms)                     \
+        F(nkt_listen_opts, interface_name) F(nkt_listen_opts, problem)                        \
+        F(nkt_listen_opts, stream)
 
-NKT_API const nkt_layout_entry *nkt_layout(size_t *count) {
-    static const nkt_layout_entry entries[] = {
-        NKTI_TYPE(nkt_str)
-        NKTI_FIELD(nkt_str, ptr)
-        NKTI_FIELD(nkt_str, len)
-        NKTI_TYPE(nkt_problem)
-        NKTI_FIELD(nkt_problem, err)
-        NKTI_FIELD(nkt_problem, os_error)
-        NKTI_FIELD(nkt_problem, offset)
-        NKTI_FIELD(nkt_problem, field)
-        NKTI_FIELD(nkt_problem, text)
-        NKTI_TYPE(nkt_watch)
-        NKTI_FIELD(nkt_watch, fd)
-        NKTI_FIELD(nkt_watch, events)
-        NKTI_FIELD(nkt_watch, ready)
-        NKTI_TYPE(nkt_wake)
-        NKTI_FIELD(nkt_wake, wait_fd)
-        NKTI_FIELD(nkt_wake, post_fd)
-        NKTI_TYPE(nkt_tcp_info)
-        NKTI_FIELD(nkt_tcp_info, rtt_us)
-        NKTI_FIELD(nkt_tcp_info, rtt_var_us)
-        NKTI_FIELD(nkt_tcp_info, retransmits)
-        NKTI_FIELD(nkt_tcp_info, unacked_bytes)
-        NKTI_FIELD(nkt_tcp_info, path_mtu)
-        NKTI_TYPE(nkt_sys_core)
-        NKTI_FIELD(nkt_sys_core, size)
-        NKTI_FIELD(nkt_sys_core, last_error)
-        NKTI_FIELD(nkt_sys_core, open)
-        NKTI_FIELD(nkt_sys_core, close)
-        NKTI_FIELD(nkt_sys_core, bind)
-        NKTI_FIELD(nkt_sys_core, listen)
-        NKTI_FIELD(nkt_sys_core, accept)
-        NKTI_FIELD(nkt_sys_core, connect)
-        NKTI_FIELD(nkt_sys_core, connect_result)
-        NKTI_FIELD(nkt_sys_core, recv)
-        NKTI_FIELD(nkt_sys_core, recv_wait)
-        NKTI_FIELD(nkt_sys_core, send)
-        NKTI_FIELD(nkt_sys_core, shutdown)
-        NKTI_FIELD(nkt_sys_core, set_option)
-        NKTI_FIELD(nkt_sys_core, get_option)
-        NKTI_FIELD(nkt_sys_core, bind_interface)
-        NKTI_FIELD(nkt_sys_core, local_name)
-        NKTI_FIELD(nkt_sys_core, peer_name)
-        NKTI_FIELD(nkt_sys_core, tcp_info)
-        NKTI_FIELD(nkt_sys_core, set_blocking)
-        NKTI_FIELD(nkt_sys_core, unlink)
-        NKTI_FIELD(nkt_sys_core, interface_index)
-        NKTI_FIELD(nkt_sys_core, interface_name)
-        NKTI_FIELD(nkt_sys_core, wait)
-        NKTI_FIELD(nkt_sys_core, wake_open)
-        NKTI_FIELD(nkt_sys_core, wake_close)
-        NKTI_FIELD(nkt_sys_core, wake_post)
-        NKTI_FIELD(nkt_sys_core, wake_drain)
-        NKTI_FIELD(nkt_sys_core, now_ns)
-        NKTI_FIELD(nkt_sys_core, random)
-        NKTI_FIELD(nkt_sys_core, process_id)
-        NKTI_TYPE(nkt_poll_event)
-        NKTI_FIELD(nkt_poll_event, cookie)
-        NKTI_FIELD(nkt_poll_event, events)
-        NKTI_TYPE(nkt_poll_watch)
-        NKTI_FIELD(nkt_poll_watch, fd)
-        NKTI_FIELD(nkt_poll_watch, cookie)
-        NKTI_FIELD(nkt_poll_watch, events)
-        NKTI_FIELD(nkt_poll_watch, slot)
-        NKTI_TYPE(nkt_sys_poll)
-        NKTI_FIELD(nkt_sys_poll, size)
-        NKTI_FIELD(nkt_sys_poll, open)
-        NKTI_FIELD(nkt_sys_poll, close)
-        NKTI_FIELD(nkt_sys_poll, set)
-        NKTI_FIELD(nkt_sys_poll, wait)
-        NKTI_FIELD(nkt_sys_poll, fd)
-        NKTI_FIELD(nkt_sys_poll, close_forked)
-        NKTI_TYPE(nkt_sys_threads)
-        NKTI_FIELD(nkt_sys_threads, size)
-        NKTI_FIELD(nkt_sys_threads, start)
-        NKTI_TYPE(nkt_trace)
-        NKTI_FIELD(nkt_trace, now_ns)
-        NKTI_FIELD(nkt_trace, handle)
-        NKTI_FIELD(nkt_trace, kind)
-        NKTI_FIELD(nkt_trace, state)
-        NKTI_FIELD(nkt_trace, err)
-        NKTI_FIELD(nkt_trace, os_error)
-        NKTI_FIELD(nkt_trace, detail)
-        NKTI_TYPE(nkt_env)
-        NKTI_FIELD(nkt_env, size)
-        NKTI_FIELD(nkt_env, core)
-        NKTI_FIELD(nkt_env, poll)
-        NKTI_FIELD(nkt_env, threads)
-        NKTI_FIELD(nkt_env, allocate)
-        NKTI_FIELD(nkt_env, trace)
-        NKTI_FIELD(nkt_env, user)
-        NKTI_FIELD(nkt_env, state)
-        NKTI_TYPE(nkt_ip)
-        NKTI_FIELD(nkt_ip, bytes)
-        NKTI_FIELD(nkt_ip, scope)
-        NKTI_FIELD(nkt_ip, family)
-        NKTI_FIELD(nkt_ip, reserved)
-        NKTI_TYPE(nkt_addr)
-        NKTI_FIELD(nkt_addr, ip)
-        NKTI_FIELD(nkt_addr, port)
-        NKTI_FIELD(nkt_addr, reserved)
-        NKTI_FIELD(nkt_addr, flow_label)
-        NKTI_TYPE(nkt_net)
-        NKTI_FIELD(nkt_net, ip)
-        NKTI_FIELD(nkt_net, bits)
-        NKTI_FIELD(nkt_net, reserved)
-        NKTI_TYPE(nkt_target)
-        NKTI_FIELD(nkt_target, kind)
-        NKTI_FIELD(nkt_target, port)
-        NKTI_FIELD(nkt_target, host_len)
-        NKTI_FIELD(nkt_target, ip)
-        NKTI_FIELD(nkt_target, host)
-        NKTI_TYPE(nkt_event)
-        NKTI_FIELD(nkt_event, events)
-        NKTI_FIELD(nkt_event, reserved)
-        NKTI_FIELD(nkt_event, conn)
-        NKTI_FIELD(nkt_event, listener)
-        NKTI_FIELD(nkt_event, task)
-        NKTI_FIELD(nkt_event, fd)
-        NKTI_FIELD(nkt_event, user)
-        NKTI_TYPE(nkt_poller_opts)
-        NKTI_FIELD(nkt_poller_opts, env)
-        NKTI_FIELD(nkt_poller_opts, portable)
-        NKTI_TYPE(nkt_timer_opts)
-        NKTI_FIELD(nkt_timer_opts, env)
-        NKTI_FIELD(nkt_timer_opts, delay_ms)
-        NKTI_FIELD(nkt_timer_opts, repeat_ms)
-        NKTI_TYPE(nkt_interest)
-        NKTI_FIELD(nkt_interest, deadline_ns)
-        NKTI_FIELD(nkt_interest, count)
-        NKTI_FIELD(nkt_interest, ready)
-        NKTI_FIELD(nkt_interest, watches)
-        NKTI_TYPE(nkt_transport)
-        NKTI_FIELD(nkt_transport, size)
-        NKTI_FIELD(nkt_transport, name)
-        NKTI_FIELD(nkt_transport, recv)
-        NKTI_FIELD(nkt_transport, send)
-        NKTI_FIELD(nkt_transport, shutdown_write)
-        NKTI_FIELD(nkt_transport, watch)
-        NKTI_FIELD(nkt_transport, close)
-        NKTI_FIELD(nkt_transport, local)
-        NKTI_FIELD(nkt_transport, peer)
-        NKTI_FIELD(nkt_transport, descriptor)
-        NKTI_FIELD(nkt_transport, flush)
-        NKTI_TYPE(nkt_link)
-        NKTI_FIELD(nkt_link, transport)
-        NKTI_FIELD(nkt_link, self)
-        NKTI_FIELD(nkt_link, below)
-        NKTI_FIELD(nkt_link, conn)
-        NKTI_FIELD(nkt_link, held)
-        NKTI_TYPE(nkt_stream_opts)
-        NKTI_FIELD(nkt_stream_opts, read_timeout_ms)
-        NKTI_FIELD(nkt_stream_opts, write_timeout_ms)
-        NKTI_FIELD(nkt_stream_opts, line_max)
-        NKTI_FIELD(nkt_stream_opts, message_max)
-        NKTI_FIELD(nkt_stream_opts, queue_max)
-        NKTI_FIELD(nkt_stream_opts, keepalive_s)
-        NKTI_FIELD(nkt_stream_opts, send_buffer)
-        NKTI_FIELD(nkt_stream_opts, recv_buffer)
-        NKTI_FIELD(nkt_stream_opts, cr_lines)
-        NKTI_FIELD(nkt_stream_opts, delay_small_writes)
-        NKTI_TYPE(nkt_conn_opts)
-        NKTI_FIELD(nkt_conn_opts, env)
-        NKTI_FIELD(nkt_conn_opts, nonblocking)
-        NKTI_FIELD(nkt_conn_opts, stream)
-        NKTI_TYPE(nkt_conn_info)
-        NKTI_FIELD(nkt_conn_info, received)
-        NKTI_FIELD(nkt_conn_info, sent)
-        NKTI_FIELD(nkt_conn_info, buffered)
-        NKTI_FIELD(nkt_conn_info, queued)
-        NKTI_FIELD(nkt_conn_info, tcp)
-        NKTI_TYPE(nkt_attempt)
-        NKTI_FIELD(nkt_attempt, addr)
-        NKTI_FIELD(nkt_attempt, err)
-        NKTI_FIELD(nkt_attempt, os_error)
-        NKTI_FIELD(nkt_attempt, start_ms)
-        NKTI_FIELD(nkt_attempt, end_ms)
-        NKTI_TYPE(nkt_connect_report)
-        NKTI_FIELD(nkt_connect_report, err)
-        NKTI_FIELD(nkt_connect_report, os_error)
-        NKTI_FIELD(nkt_connect_report, elapsed_ms)
-        NKTI_FIELD(nkt_connect_report, attempt_count)
-        NKTI_FIELD(nkt_connect_report, attempts)
-        NKTI_FIELD(nkt_connect_report, problem)
-        NKTI_FIELD(nkt_connect_report, text)
-        NKTI_TYPE(nkt_connect_opts)
-        NKTI_FIELD(nkt_connect_opts, env)
-        NKTI_FIELD(nkt_connect_opts, nonblocking)
-        NKTI_FIELD(nkt_connect_opts, timeout_ms)
-        NKTI_FIELD(nkt_connect_opts, default_port)
-        NKTI_FIELD(nkt_connect_opts, attempt_delay_ms)
-        NKTI_FIELD(nkt_connect_opts, interface_name)
-        NKTI_FIELD(nkt_connect_opts, report)
-        NKTI_FIELD(nkt_connect_opts, stream)
-        NKTI_TYPE(nkt_listen_opts)
-        NKTI_FIELD(nkt_listen_opts, env)
-        NKTI_FIELD(nkt_listen_opts, nonblocking)
-        NKTI_FIELD(nkt_listen_opts, reuse_port)
-        NKTI_FIELD(nkt_listen_opts, keep_path)
-        NKTI_FIELD(nkt_listen_opts, backlog)
-        NKTI_FIELD(nkt_listen_opts, accept_timeout_ms)
-        NKTI_FIELD(nkt_listen_opts, interface_name)
-        NKTI_FIELD(nkt_listen_opts, problem)
-        NKTI_FIELD(nkt_listen_opts, stream)
+#define NKTI_TYPE_NAME(type) #type "\0"
+#define NKTI_FIELD_NAME(type, field) "." #field "\0"
+#define NKTI_TYPE_NUMBERS(type) 0, (uint16_t)sizeof(type),
+#define NKTI_FIELD_NUMBERS(type, field)                                                   \
+    (uint16_t)offsetof(type, field), (uint16_t)sizeof(((type *)0)->field),
+
+NKT_API size_t nkt_layout(const char **names, const uint16_t **numbers) {
+    static const char all_names[] = NKTI_LAYOUT(NKTI_TYPE_NAME, NKTI_FIELD_NAME);
+    static const uint16_t all_numbers[] = {
+        NKTI_LAYOUT(NKTI_TYPE_NUMBERS, NKTI_FIELD_NUMBERS)
     };
-    *count = sizeof entries / sizeof entries[0];
-    return entries;
+    *names = all_names;
+    *numbers = all_numbers;
+    return sizeof all_numbers / sizeof all_numbers[0] / 2;
 }
 #endif
 
