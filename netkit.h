@@ -1860,7 +1860,7 @@ static int nkti_os_set_option(nkt_env *env, nkt_fd fd, int option, int64_t value
     (void)env;
     int number = value > INT_MAX ? INT_MAX : (int)value;
     struct linger reset;
-    switch (option) {
+    switch ((int)option) {
     case NKT_SO_REUSE_ADDRESS: return nkti_os_reuse_address(fd);
     case NKT_SO_REUSE_PORT: return nkti_os_reuse_port(fd);
     case NKT_SO_V6ONLY:
@@ -1894,7 +1894,7 @@ static int nkti_os_get_option(nkt_env *env, nkt_fd fd, int option, int64_t *valu
     (void)env;
     int number = 0;
     int err = NKT_OK;
-    switch (option) {
+    switch ((int)option) {
     case NKT_SO_V6ONLY: err = nkti_os_getsockopt(fd, IPPROTO_IPV6, IPV6_V6ONLY, &number); break;
     case NKT_SO_NODELAY: err = nkti_os_getsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &number); break;
     case NKT_SO_SEND_BUFFER: err = nkti_os_getsockopt(fd, SOL_SOCKET, SO_SNDBUF, &number); break;
@@ -5792,8 +5792,8 @@ static void nkti_conn_park(nkt_conn *conn) {
         nkti_buf_free(conn);
     } else if (unread <= NKTI_SMALL_MAX) {
         size_t cap = (unread + 64) & ~(size_t)63;
-        uint8_t *small = (uint8_t *)nkti_resize(conn->handle.env, NULL, 0, cap);
-        if (small != NULL) nkti_buf_replace(conn, small, cap, NKTI_BUF_SMALL);
+        uint8_t *block = (uint8_t *)nkti_resize(conn->handle.env, NULL, 0, cap);
+        if (block != NULL) nkti_buf_replace(conn, block, cap, NKTI_BUF_SMALL);
     }
 }
 
@@ -6121,7 +6121,7 @@ static int nkti_conn_set_timeout(int32_t *timeout_ms, int64_t *deadline, int64_t
 
 static int nkti_conn_sockopt(nkt_conn *conn, nkt_conn_option option) {
     if (conn->bottom.transport != &nkti_socket_transport) return NKT_EUNSUPPORTED;
-    switch (option) {
+    switch ((int)option) {
     case NKT_OPT_KEEPALIVE_S: return NKT_SO_KEEPALIVE_S;
     case NKT_OPT_SEND_BUFFER: return NKT_SO_SEND_BUFFER;
     case NKT_OPT_RECV_BUFFER: return NKT_SO_RECV_BUFFER;
@@ -6132,7 +6132,7 @@ static int nkti_conn_sockopt(nkt_conn *conn, nkt_conn_option option) {
 
 NKT_API int nkt_conn_set_option(nkt_conn *conn, nkt_conn_option option, int64_t value) {
     nkt_env *env = conn->handle.env;
-    switch (option) {
+    switch ((int)option) {
     case NKT_OPT_READ_TIMEOUT_MS:
         return nkti_conn_set_timeout(&conn->read_timeout_ms, &conn->read_deadline, value);
     case NKT_OPT_WRITE_TIMEOUT_MS:
@@ -6158,7 +6158,7 @@ NKT_API int nkt_conn_set_option(nkt_conn *conn, nkt_conn_option option, int64_t 
 
 NKT_API int nkt_conn_get_option(nkt_conn *conn, nkt_conn_option option, int64_t *value) {
     nkt_env *env = conn->handle.env;
-    switch (option) {
+    switch ((int)option) {
     case NKT_OPT_READ_TIMEOUT_MS: *value = conn->read_timeout_ms; return NKT_OK;
     case NKT_OPT_WRITE_TIMEOUT_MS: *value = conn->write_timeout_ms; return NKT_OK;
     case NKT_OPT_LINE_MAX: *value = conn->line_max; return NKT_OK;
@@ -7322,7 +7322,7 @@ static int nkti_connect_complete(const nkt_connect_opts *opts, nkt_conn *conn, n
 }
 
 NKT_API int nkt_connect(const char *target, const nkt_connect_opts *opts, nkt_conn **out) {
-    nkt_conn *conn;
+    nkt_conn *conn = NULL;
     int err = nkti_connect_text(target, opts, &conn);
     return err < 0 ? err : nkti_connect_complete(opts, conn, out);
 }
@@ -7332,7 +7332,7 @@ NKT_API int nkt_connect_addr(const nkt_addr *addr, const nkt_connect_opts *opts,
     nkt_env *env = nkti_env_use(opts != NULL ? opts->env : NULL);
     nkt_target target;
     nkt_problem problem;
-    nkt_conn *conn;
+    nkt_conn *conn = NULL;
     memset(&problem, 0, sizeof problem);
     memset(&target, 0, sizeof target);
     int err = env == NULL ? NKT_EINVAL : NKT_OK;
@@ -7774,7 +7774,7 @@ static int nkti_listen_unix(nkt_listener *listener, const nkt_listen_opts *opts,
 
 static int nkti_listen_target(nkt_listener *listener, const nkt_listen_opts *opts,
                               const nkt_target *target, nkt_problem *problem) {
-    switch (target->kind) {
+    switch ((int)target->kind) {
     case NKT_TARGET_UNIX: return nkti_listen_unix(listener, opts, target);
     case NKT_TARGET_ANY: return nkti_listen_any(listener, opts, target->port);
     case NKT_TARGET_ADDR:
@@ -8037,6 +8037,13 @@ NKT_API int nkt_listener_watch(nkt_listener *listener, nkt_interest *interest) {
 // small numbers, because a table of pointers would cost four times as much.
 //==============================================================================
 
+#ifdef NETKIT_NO_NET
+    #define NKTI_LAYOUT_NET(T, F)
+#else
+    #define NKTI_LAYOUT_NET(T, F)                                                            \
+        T(nkt_net) F(nkt_net, ip) F(nkt_net, bits) F(nkt_net, reserved)
+#endif
+
 #define NKTI_LAYOUT(T, F)                                                                     \
     T(nkt_str) F(nkt_str, ptr) F(nkt_str, len)                                                \
     T(nkt_problem) F(nkt_problem, err) F(nkt_problem, os_error) F(nkt_problem, offset)        \
@@ -8071,7 +8078,7 @@ NKT_API int nkt_listener_watch(nkt_listener *listener, nkt_interest *interest) {
     T(nkt_ip) F(nkt_ip, bytes) F(nkt_ip, scope) F(nkt_ip, family) F(nkt_ip, reserved)         \
     T(nkt_addr) F(nkt_addr, ip) F(nkt_addr, port) F(nkt_addr, reserved)                       \
         F(nkt_addr, flow_label)                                                               \
-    T(nkt_net) F(nkt_net, ip) F(nkt_net, bits) F(nkt_net, reserved)                           \
+    NKTI_LAYOUT_NET(T, F)                                                                     \
     T(nkt_target) F(nkt_target, kind) F(nkt_target, port) F(nkt_target, host_len)             \
         F(nkt_target, ip) F(nkt_target, host)                                                 \
     T(nkt_event) F(nkt_event, events) F(nkt_event, reserved) F(nkt_event, conn)               \
