@@ -456,7 +456,8 @@ struct nkt_env {
     const nkt_sys_core *core;                       // NULL = the system's
     const nkt_sys_poll *poll;
     const nkt_sys_threads *threads;
-    // Memory: as realloc; size 0 frees and returns NULL. NULL = the C library's.
+    // Memory: as realloc; size 0 frees and returns NULL. NULL = the C
+    // library's.
     void *(*allocate)(nkt_env *env, void *ptr, size_t old_size, size_t new_size);
     // Sees every change of state; called on the thread that causes it, and must
     // not call back into the handle. NULL = off, which costs one comparison.
@@ -808,7 +809,7 @@ NKT_API bool nkt_host_is_local(const char *name, size_t len);
 // cannot starve the rest; after that its reads say NKT_EAGAIN, and the next
 // wait reports it again without waiting.
 //
-//             add                    event fetched           call says NKT_EAGAIN
+//             add                   event fetched          call says NKT_EAGAIN
 //     (user) -----> asleep --ready--> on the list ---------> asleep
 //                     ^                   |  not yet EAGAIN at the next wait
 //                     |                   +---------------> on the list again
@@ -1064,8 +1065,8 @@ NKT_API int nkt_conn_adopt(nkt_fd fd, const nkt_conn_opts *opts, nkt_conn **conn
 NKT_API int nkt_conn_detach(nkt_conn *conn, nkt_fd *fd);
 
 // Makes a connection of your own transport. `self` is freed by its close
-// function; on failure it is still yours. Never blocks. Returns NKT_OK, NKT_EINVAL for a
-// table without recv, send or close, NKT_ENOMEM.
+// function; on failure it is still yours. Never blocks. Returns NKT_OK,
+// NKT_EINVAL for a table without recv, send or close, NKT_ENOMEM.
 NKT_API int nkt_conn_open_custom(const nkt_transport *transport, void *self,
                                  const nkt_conn_opts *opts, nkt_conn **conn);
 // Puts a transport on top of a connection, or of one that still connects. Input
@@ -1077,8 +1078,9 @@ NKT_API int nkt_conn_push(nkt_conn *conn, const nkt_transport *transport, void *
 // the transport or outside, until the transport was closed. Never blocks.
 NKT_API void nkt_conn_notify(nkt_conn *conn);
 
-// Ends every wait on the handle with NKT_ECANCELED, now and for good. Bytes that
-// are buffered stay readable. Any thread, until it is closed. Never blocks.
+// Ends every wait on the handle with NKT_ECANCELED, now and for good. Bytes
+// that are buffered stay readable. Any thread, until it is closed. Never
+// blocks.
 NKT_API void nkt_conn_interrupt(nkt_conn *conn);
 
 // Closes and frees it; takes it out of its poller. Queued output is discarded:
@@ -1143,8 +1145,8 @@ NKT_API int nkt_conn_get_option(nkt_conn *conn, nkt_conn_option option, int64_t 
 //
 // Reads go through a buffer. A line or other view points into it and lives
 // until the next read; nothing is copied. What has arrived is never lost: after
-// NKT_EAGAIN, NKT_ETIMEDOUT or NKT_EINTR the same call goes on where it was, and
-// bytes that came before an error are delivered before the error is.
+// NKT_EAGAIN, NKT_ETIMEDOUT or NKT_EINTR the same call goes on where it was,
+// and bytes that came before an error are delivered before the error is.
 //==============================================================================
 
 // Reads up to `cap` bytes, as many as there are. Waits on a blocking handle.
@@ -1297,14 +1299,17 @@ typedef struct nkt_connect_opts {
 //   NKT_EINTR      a signal came; the attempt is given up. To go on over
 //                  signals use nkt_connect_start and nkt_connect_finish
 NKT_API int nkt_connect(const char *target, const nkt_connect_opts *opts, nkt_conn **conn);
-// As nkt_connect, to one address. May block; twin: itself with opts.nonblocking.
+// As nkt_connect, to one address. May block; twin: itself with
+// opts.nonblocking.
 NKT_API int nkt_connect_addr(const nkt_addr *addr, const nkt_connect_opts *opts, nkt_conn **conn);
 // As nkt_connect, but returns at once on a blocking handle too: the first call
-// that needs the connection waits for it, within opts.timeout_ms from now. Until
-// then a blocking handle, too, may be used by one thread only. Never blocks. Returns as nkt_connect for bad arguments and lack of memory.
+// that needs the connection waits for it, within opts.timeout_ms from now.
+// Until then a blocking handle, too, may be used by one thread only. Never
+// blocks. Returns as nkt_connect for bad arguments and lack of memory.
 NKT_API int nkt_connect_start(const char *target, const nkt_connect_opts *opts, nkt_conn **conn);
 // Whether it is connected. Waits on a blocking handle.
-// Returns NKT_OK, NKT_EAGAIN, NKT_EINTR (call again to go on), or why it failed.
+// Returns NKT_OK, NKT_EAGAIN, NKT_EINTR (call again to go on), or why it
+// failed.
 NKT_API int nkt_connect_finish(nkt_conn *conn);
 // What was tried, so far or in all. Never blocks. Returns NKT_OK, or
 // NKT_ENOTFOUND on a connection that nkt_connect did not make.
@@ -1426,8 +1431,8 @@ NKT_API int nkt_listener_watch(nkt_listener *listener, nkt_interest *interest);
 
 // Every public structure and field, in the order of declaration: `names` is
 // "nkt_addr", ".ip", ".port", ... each ended by NUL, the last by two. `numbers`
-// has two for each name, offset and size; the offset of a structure itself is 0.
-// Static. Never blocks. Returns how many names there are.
+// has two for each name, offset and size; the offset of a structure itself is
+// 0. Static. Never blocks. Returns how many names there are.
 NKT_API size_t nkt_layout(const char **names, const uint16_t **numbers);
 #endif
 
@@ -1575,7 +1580,7 @@ static int nkti_ns_to_ms(int64_t timeout_ns) {
     return ms > INT_MAX ? INT_MAX : (int)ms;
 }
 
-// --- Errors -------------------------------------------------------------------
+// --- Errors ------------------------------------------------------------------
 
 #if NKTI_WINDOWS
 
@@ -1662,7 +1667,7 @@ static int32_t nkti_os_last_error(nkt_env *env) {
     return (int32_t)nkti_os_error();
 }
 
-// --- Opening and closing --------------------------------------------------------
+// --- Opening and closing -----------------------------------------------------
 
 #if NKTI_WINDOWS
     typedef SOCKET nkti_socket;
@@ -1785,7 +1790,8 @@ static int nkti_os_connect(nkt_env *env, nkt_fd fd, const void *addr, size_t len
     }
     int os_error = nkti_os_error();
 #if !NKTI_WINDOWS
-    // A Unix-domain connect has no "under way": EAGAIN says the backlog is full.
+    // A Unix-domain connect has no "under way": EAGAIN says the backlog is
+    // full.
     if (os_error == EAGAIN) return NKT_EBUSY;
 #endif
     int err = nkti_error_from_os(os_error);
@@ -1793,7 +1799,7 @@ static int nkti_os_connect(nkt_env *env, nkt_fd fd, const void *addr, size_t len
     return err == NKT_EINTR ? NKT_EAGAIN : err;
 }
 
-// --- Options --------------------------------------------------------------------
+// --- Options -----------------------------------------------------------------
 
 static int nkti_os_setsockopt(nkt_fd fd, int level, int name, int value) {
     return nkti_os_result(setsockopt((nkti_socket)fd, level, name, (const char *)&value,
@@ -2131,7 +2137,7 @@ static int nkti_os_tcp_info(nkt_env *env, nkt_fd fd, nkt_tcp_info *info) {
     return NKT_OK;
 }
 
-// --- Unix-domain paths ------------------------------------------------------------
+// --- Unix-domain paths -------------------------------------------------------
 
 typedef struct nkti_unix_addr {
 #if NKTI_WINDOWS
@@ -2185,7 +2191,7 @@ static void nkti_sockaddr_set_len(void *sockaddr, size_t len) {
 #endif
 }
 
-// --- Waiting --------------------------------------------------------------------
+// --- Waiting -----------------------------------------------------------------
 
 #if NKTI_WINDOWS
     #define NKTI_POLLIN POLLRDNORM
@@ -2266,7 +2272,7 @@ static int nkti_os_connect_result(nkt_env *env, nkt_fd fd) {
     return err < 0 ? err : (int)pending;
 }
 
-// --- Waking a wait, time, randomness ----------------------------------------------
+// --- Waking a wait, time, randomness -----------------------------------------
 
 #if NKTI_WINDOWS
 // A datagram socket connected to itself: WSAPoll takes nothing but sockets.
@@ -2321,7 +2327,8 @@ static int nkti_os_wake_open(nkt_env *env, nkt_wake *wake) {
 
 static void nkti_os_wake_post(nkt_env *env, const nkt_wake *wake) {
     (void)env;
-    // Eight bytes because an eventfd takes no fewer. A full pipe is awake already.
+    // Eight bytes because an eventfd takes no fewer. A full pipe is awake
+    // already.
     uint64_t one = 1;
     ssize_t written = write((int)wake->post_fd, &one, sizeof one);
     (void)written;
@@ -3149,7 +3156,7 @@ NKT_API int nkt_thread_start(nkt_env *env, void (*run)(void *arg), void *arg) {
     return threads->start(env, run, arg);
 }
 
-// --- Waiting on one blocking handle ---------------------------------------------
+// --- Waiting on one blocking handle ------------------------------------------
 
 // Under the lock. NULL where no descriptor can be had: the wait is sliced then.
 static nkti_waiter *nkti_waiter_take(nkt_env *env) {
@@ -3192,8 +3199,8 @@ static void nkti_waiter_post(nkt_env *env, nkti_waiter *waiter) {
 }
 
 // One wait of a blocking handle, in three steps: begin hangs a waiter up at
-// `place`; then the caller asks what to wait for, because only now can no change
-// slip by; end waits for it and takes the waiter down.
+// `place`; then the caller asks what to wait for, because only now can no
+// change slip by; end waits for it and takes the waiter down.
 static int nkti_wait_begin(nkt_env *env, nkti_waiter **place, const uint32_t *canceled) {
     int err = NKT_OK;
     nkti_lock(env);
@@ -4405,18 +4412,18 @@ NKT_API bool nkt_host_is_local(const char *name, size_t len) {
 //     given    its event was fetched, and no call has said NKT_EAGAIN since:
 //              the next wait puts it back on `ready`
 //
-// `pending` says which events. Registrations are the handle's own watch and, for
-// handles that wait on several descriptors (a connection race), a borrowed array
-// of more. They are brought up to date at once whenever what the handle waits
-// for changes, and always before a descriptor is closed.
+// `pending` says which events. Registrations are the handle's own watch and,
+// for handles that wait on several descriptors (a connection race), a borrowed
+// array of more. They are brought up to date at once whenever what the handle
+// waits for changes, and always before a descriptor is closed.
 //
-// Deadlines are in a binary heap. An entry may be earlier than the handle's true
-// deadline, never later: completing an operation leaves it alone, and when it
-// comes up the handle says when it really wants to be called. So a time-out that
-// does not happen costs no heap operation.
+// Deadlines are in a binary heap. An entry may be earlier than the handle's
+// true deadline, never later: completing an operation leaves it alone, and when
+// it comes up the handle says when it really wants to be called. So a time-out
+// that does not happen costs no heap operation.
 //
-// Other threads reach a poller by its posted list and its one wake-up descriptor
-// only, under the environment's lock.
+// Other threads reach a poller by its posted list and its one wake-up
+// descriptor only, under the environment's lock.
 //==============================================================================
 
 #define NKTI_BATCH 64                   // events taken from the backend at once
@@ -4483,7 +4490,7 @@ struct nkt_poller {
     nkti_foreign *foreign[NKTI_FOREIGN_BUCKETS];
 };
 
-// --- Lists ----------------------------------------------------------------------
+// --- Lists -------------------------------------------------------------------
 
 static void nkti_handle_init(nkti_handle *handle, nkt_env *env, const nkti_handle_ops *ops,
                              bool nonblocking) {
@@ -4531,7 +4538,7 @@ static void nkti_handle_spent(nkti_handle *handle, uint32_t events) {
     if (handle->pending == 0) nkti_handle_move(handle, NKTI_ASLEEP);
 }
 
-// --- The deadline heap ------------------------------------------------------------
+// --- The deadline heap -------------------------------------------------------
 
 static void nkti_heap_put(nkt_poller *poller, size_t index, nkti_handle *handle) {
     poller->heap[index] = handle;
@@ -4603,7 +4610,7 @@ static int nkti_handle_schedule(nkti_handle *handle, int64_t deadline) {
     return NKT_OK;
 }
 
-// --- Registrations ----------------------------------------------------------------
+// --- Registrations -----------------------------------------------------------
 
 static int nkti_watch_set(nkti_handle *handle, nkt_poll_watch *watch, uint32_t events) {
     if (watch->events == events) return NKT_OK;
@@ -4724,7 +4731,7 @@ static int nkti_handle_update(nkti_handle *handle) {
     return nkti_handle_schedule(handle, interest.deadline_ns);
 }
 
-// --- Posts from other threads -------------------------------------------------------
+// --- Posts from other threads ------------------------------------------------
 
 // Under the lock: has the poller drive the handle.
 static void nkti_handle_post(nkti_handle *handle) {
@@ -4781,7 +4788,7 @@ static int nkti_handle_join(nkt_poller *poller, nkti_handle *handle, uint32_t wa
     return err;
 }
 
-// --- Buffers lent to connections that read --------------------------------------------
+// --- Buffers lent to connections that read -----------------------------------
 
 // A buffer lies on a page: kernels copy several times slower to one that begins
 // a few bytes past it, where malloc would put it. How far into the allocated
@@ -4815,7 +4822,7 @@ static void nkti_lent_give(nkt_env *env, nkt_poller *poller, uint8_t *buffer) {
     poller->lent_idle[poller->lent_idle_count++] = buffer;
 }
 
-// --- Opening, closing -------------------------------------------------------------
+// --- Opening, closing --------------------------------------------------------
 
 NKT_API int nkt_poller_open(const nkt_poller_opts *opts, nkt_poller **out) {
     nkt_env *env = nkti_env_use(opts != NULL ? opts->env : NULL);
@@ -4886,7 +4893,7 @@ NKT_API void nkt_poller_close(nkt_poller *poller) {
     nkti_free(env, poller, sizeof *poller);
 }
 
-// --- Other people's descriptors -------------------------------------------------------
+// --- Other people's descriptors ----------------------------------------------
 
 static void nkti_foreign_drive(nkti_handle *handle, uint32_t ready, int64_t now) {
     (void)now;
@@ -4988,7 +4995,7 @@ NKT_API int nkt_poller_remove_task(nkt_poller *poller, nkt_task *task) {
     return nkti_handle_remove(poller, nkti_handle_of(task));
 }
 
-// --- Waiting ----------------------------------------------------------------------
+// --- Waiting -----------------------------------------------------------------
 
 static void nkti_poller_requeue_given(nkt_poller *poller) {
     nkti_handle *head = &poller->lists[NKTI_GIVEN];
@@ -5400,7 +5407,7 @@ static void nkti_link_close(nkt_link *link, bool abort) {
     nkti_held_free(link);
 }
 
-// --- The socket transport ---------------------------------------------------------
+// --- The socket transport ----------------------------------------------------
 
 #define NKTI_EINTR_MAX 16       // tries of a call that cannot wait and says EINTR
 
@@ -5513,7 +5520,7 @@ static const nkt_transport nkti_socket_transport = {
 
 enum { NKTI_PROGRESS_NONE, NKTI_PROGRESS_EXACT, NKTI_PROGRESS_SKIP, NKTI_PROGRESS_SKIP_LINE };
 
-// --- What the poller asks ----------------------------------------------------------
+// --- What the poller asks ----------------------------------------------------
 
 static void nkti_conn_want(nkt_conn *conn, uint32_t want, nkt_interest *out) {
     if (nkti_atomic_load(&conn->canceled) != 0) out->ready = true;
@@ -5548,7 +5555,7 @@ static void nkti_conn_update(nkt_conn *conn) {
     nkti_handle_ready(&conn->handle, NKT_READ);
 }
 
-// --- The queue -----------------------------------------------------------------------
+// --- The queue ---------------------------------------------------------------
 
 static size_t nkti_queue_size(size_t cap) {
     return offsetof(nkti_queue, bytes) + cap;
@@ -5677,7 +5684,7 @@ NKT_API int nkt_poller_add_conn(nkt_poller *poller, nkt_conn *conn, void *user) 
     return NKT_OK;
 }
 
-// --- Waiting -------------------------------------------------------------------------
+// --- Waiting -----------------------------------------------------------------
 
 // One wait of a blocking handle. `deadline` belongs to the caller's whole call:
 // 0 at its beginning.
@@ -5701,7 +5708,8 @@ static int nkti_conn_wait(nkt_conn *conn, uint32_t direction, int64_t *deadline)
     return nkti_wait_end(env, place, &interest, *deadline);
 }
 
-// NKT_EAGAIN on a nonblocking handle: begins the direction's time-out, or ends it.
+// NKT_EAGAIN on a nonblocking handle: begins the direction's time-out, or ends
+// it.
 static int nkti_conn_again(nkt_conn *conn, int32_t timeout_ms, int64_t *deadline) {
     if (timeout_ms <= 0) return NKT_EAGAIN;
     int64_t now = nkti_now(conn->handle.env);
@@ -5719,7 +5727,7 @@ static int nkti_conn_again(nkt_conn *conn, int32_t timeout_ms, int64_t *deadline
     return NKT_ETIMEDOUT;
 }
 
-// --- The read buffer -------------------------------------------------------------------
+// --- The read buffer ---------------------------------------------------------
 
 static void nkti_buf_free(nkt_conn *conn) {
     nkti_handle *handle = &conn->handle;
@@ -5824,7 +5832,7 @@ static size_t nkti_take(nkt_conn *conn, void *buf, size_t cap) {
     return count;
 }
 
-// --- Opening and closing -----------------------------------------------------------------
+// --- Opening and closing -----------------------------------------------------
 
 // What an option of a stream must be, and its default.
 static int nkti_limit(uint32_t *value, uint32_t standard, const char *field,
@@ -6041,7 +6049,7 @@ NKT_API int nkt_conn_detach(nkt_conn *conn, nkt_fd *fd) {
     return NKT_OK;
 }
 
-// --- Asking and setting --------------------------------------------------------------------
+// --- Asking and setting ------------------------------------------------------
 
 NKT_API int nkt_conn_local(nkt_conn *conn, nkt_addr *addr) {
     for (nkt_link *link = conn->top; link != NULL; link = link->below) {
@@ -6183,12 +6191,12 @@ NKT_API int nkt_conn_get_option(nkt_conn *conn, nkt_conn_option option, int64_t 
 //
 // Lines. The buffer is looked at in blocks of 64 bytes; one step finds all line
 // ends of a block as bits of a mask, and lines are handed out from the mask.
-// Where two blocks in a row have none, lines are long and memchr is faster. Each
-// byte is looked at once, however it arrives. A line end bit below `head` does
-// not exist: consuming clears it.
+// Where two blocks in a row have none, lines are long and memchr is faster.
+// Each byte is looked at once, however it arrives. A line end bit below `head`
+// does not exist: consuming clears it.
 //==============================================================================
 
-// --- Receiving -----------------------------------------------------------------------
+// --- Receiving ---------------------------------------------------------------
 
 // Whether this connection may receive again before its poller's next wait.
 static bool nkti_conn_has_turn(nkt_conn *conn) {
@@ -6273,7 +6281,8 @@ static ptrdiff_t nkti_conn_more(nkt_conn *conn, void *buf, size_t cap, int64_t *
         if (buf == NULL) {
             int err = nkti_conn_room(conn);
             if (err < 0) return err;
-            // One byte stays free, for the NUL behind an unterminated last line.
+            // One byte stays free, for the NUL behind an unterminated last
+            // line.
             into = conn->buf + conn->tail;
             cap = conn->cap - conn->tail - 1;
         }
@@ -6327,7 +6336,7 @@ static nkt_str nkti_view(nkt_conn *conn, size_t len) {
     return view;
 }
 
-// --- Reading bytes -------------------------------------------------------------------
+// --- Reading bytes -----------------------------------------------------------
 
 NKT_API ptrdiff_t nkt_conn_read(nkt_conn *conn, void *buf, size_t cap) {
     int64_t deadline = 0;
@@ -6399,7 +6408,7 @@ NKT_API int nkt_conn_peek(nkt_conn *conn, size_t want, nkt_str *view) {
     return nkti_read_done(conn);
 }
 
-// --- Reading lines -------------------------------------------------------------------
+// --- Reading lines -----------------------------------------------------------
 
 static unsigned nkti_lowest_bit(uint64_t mask) {
 #if defined(__GNUC__)
@@ -6533,7 +6542,8 @@ NKT_API int nkt_conn_read_line(nkt_conn *conn, nkt_str *line) {
         if (nkti_line_is_over(conn)) return NKT_ETOOLONG;
         int err = nkti_fill(conn, &deadline);
         if (err == NKT_EOF && conn->tail > conn->head) {
-            // The last line. The event of the end comes again with the next read.
+            // The last line. The event of the end comes again with the next
+            // read.
             size_t len = conn->tail - conn->head;
             if (len > conn->line_max) return NKT_ETOOLONG;
             conn->buf[conn->tail] = '\0';
@@ -6559,7 +6569,8 @@ NKT_API int nkt_conn_skip_line(nkt_conn *conn) {
             conn->line_max = line_max;
             return nkti_read_done(conn);
         }
-        // What has no line end goes at once, so that no length of line costs memory.
+        // What has no line end goes at once, so that no length of line costs
+        // memory.
         conn->progress += conn->tail - conn->head;
         nkti_consume(conn, conn->tail - conn->head);
         int err = nkti_fill(conn, &deadline);
@@ -6568,7 +6579,7 @@ NKT_API int nkt_conn_skip_line(nkt_conn *conn) {
     }
 }
 
-// --- Reading up to a delimiter -----------------------------------------------------------
+// --- Reading up to a delimiter -----------------------------------------------
 
 // Finds `pattern` in `bytes` by Knuth, Morris and Pratt's method, so that no
 // input takes more than one look at each byte. Returns the offset, or -1.
@@ -7088,7 +7099,7 @@ static const nkt_transport nkti_race_transport = {
     nkti_race_flush,
 };
 
-// --- The report ------------------------------------------------------------------
+// --- The report --------------------------------------------------------------
 
 static void nkti_report_attempt(nkti_text *text, const nkt_attempt *attempt) {
     char addr[NKT_ADDR_TEXT_MAX];
@@ -7152,7 +7163,7 @@ NKT_API int nkt_conn_report(nkt_conn *conn, nkt_connect_report *report) {
     return NKT_OK;
 }
 
-// --- Starting ----------------------------------------------------------------------
+// --- Starting ----------------------------------------------------------------
 
 static nkti_race *nkti_race_new(nkt_env *env, const nkt_connect_opts *opts,
                                 const nkt_stream_opts *stream) {
@@ -7586,9 +7597,9 @@ NKT_API int nkt_conn_pair(const nkt_conn_opts *a_opts, const nkt_conn_opts *b_op
 // Where two descriptors share a port the system was asked to choose, the first
 // one's choice may be taken for the second: then both are opened anew.
 //
-// Out of descriptors, the listener rests: it is deregistered until `rest_until`,
-// so that neither the poller nor a caller's loop spins, and the peers wait in
-// the kernel's queue.
+// Out of descriptors, the listener rests: it is deregistered until
+// `rest_until`, so that neither the poller nor a caller's loop spins, and the
+// peers wait in the kernel's queue.
 //==============================================================================
 
 #define NKTI_LISTEN_FDS 2
@@ -7652,7 +7663,7 @@ NKT_API int nkt_poller_add_listener(nkt_poller *poller, nkt_listener *listener, 
     return nkti_handle_join(poller, &listener->handle, NKT_READ, user);
 }
 
-// --- Opening ------------------------------------------------------------------------
+// --- Opening -----------------------------------------------------------------
 
 // Opens, binds and listens on one address. `dual` takes IPv4 too.
 static int nkti_listen_one(nkt_listener *listener, const nkt_listen_opts *opts, int family,
@@ -7669,8 +7680,8 @@ static int nkti_listen_one(nkt_listener *listener, const nkt_listen_opts *opts, 
     if (family == NKT_IPV6) err = core->set_option(env, fd, NKT_SO_V6ONLY, !dual);
     if (err >= 0 && family != NKT_UNIX) {
         err = core->set_option(env, fd, NKT_SO_REUSE_ADDRESS, 1);
-        // Linux and the BSDs hand these on to what is accepted, and buffer sizes
-        // must be known before the first segment anyway.
+        // Linux and the BSDs hand these on to what is accepted, and buffer
+        // sizes must be known before the first segment anyway.
         nkti_stream_apply(env, fd, &listener->stream);
     }
     if (err >= 0 && opts->reuse_port) err = core->set_option(env, fd, NKT_SO_REUSE_PORT, 1);
@@ -7887,7 +7898,7 @@ NKT_API int nkt_listener_adopt(nkt_fd fd, const nkt_listen_opts *given, nkt_list
     return NKT_OK;
 }
 
-// --- Accepting ----------------------------------------------------------------------
+// --- Accepting ---------------------------------------------------------------
 
 // One descriptor's next connection, passing over those that are dead.
 static int nkti_accept_fd(nkt_listener *listener, nkt_fd fd, nkt_conn **out) {
