@@ -106,7 +106,9 @@ happened.
               the whole call, not each system call inside it. Waits are rounded
               up, never down.
    Signals    A signal handler that runs during a blocking wait ends it with
-              NKT_EINTR; call again to go on, nothing is lost. No SIGPIPE, ever.
+              NKT_EINTR; call again to go on, nothing is lost. Stopping and
+              continuing the process (Ctrl-Z, fg) can do the same. A poller's
+              wait returns 0 then. No SIGPIPE, ever.
    Fork       In a child process only close handles; that frees memory and
               descriptors and says nothing to the peer.
    Byte order Ports and IPv4 integers are in host order; address bytes are in
@@ -351,6 +353,7 @@ enum {
     NKT_SO_RECV_BUFFER,
     NKT_SO_ABORT_ON_CLOSE,      // close sends a reset
     NKT_SO_RECV_WAIT,           // make recv_wait usable: a blocking descriptor
+    NKT_SO_CLOSE_ON_EXEC,       // set only
     NKT_SO_TYPE,                // get only: 1 stream, 2 datagram
     NKT_SO_ERROR,               // get only: the pending error, an NKT_ code
     NKT_SO_LISTENING,           // get only
@@ -1862,6 +1865,14 @@ static int nkti_os_set_recv_wait(nkt_fd fd, bool on) {
 #endif
 }
 
+static int nkti_os_close_on_exec(nkt_fd fd) {
+#if NKTI_WINDOWS
+    return SetHandleInformation((HANDLE)fd, HANDLE_FLAG_INHERIT, 0) ? NKT_OK : NKT_EOS;
+#else
+    return nkti_os_result(fcntl((int)fd, F_SETFD, FD_CLOEXEC));
+#endif
+}
+
 static int nkti_os_set_option(nkt_env *env, nkt_fd fd, int option, int64_t value) {
     (void)env;
     int number = value > INT_MAX ? INT_MAX : (int)value;
@@ -1876,6 +1887,7 @@ static int nkti_os_set_option(nkt_env *env, nkt_fd fd, int option, int64_t value
     case NKT_SO_KEEPALIVE_S: return nkti_os_set_keepalive(fd, number);
     case NKT_SO_SEND_BUFFER: return nkti_os_setsockopt(fd, SOL_SOCKET, SO_SNDBUF, number);
     case NKT_SO_RECV_BUFFER: return nkti_os_setsockopt(fd, SOL_SOCKET, SO_RCVBUF, number);
+    case NKT_SO_CLOSE_ON_EXEC: return nkti_os_close_on_exec(fd);
     case NKT_SO_RECV_WAIT: return nkti_os_set_recv_wait(fd, number != 0);
     case NKT_SO_ABORT_ON_CLOSE:
         reset.l_onoff = 1;
@@ -4315,9 +4327,14 @@ static int nkti_target_read(nkti_cursor *in, int32_t default_port, nkt_target *t
         return nkti_cursor_fail(in, text, NKT_ENAME, "address",
                                 "expected an address, a host name, or a colon and a port");
     }
-    if (len >= 5 && memcmp(text, "unix:", 5) == 0) {
+    if (len >= 4 && memcmp(text, "unix", 4) == 0) {
+        if (len == 4) {     // with a port behind it, it would be a path
+            return nkti_cursor_fail(in, text, NKT_ENAME, "host",
+                                    "expected \"unix:\" and a path, or \"unix.\" for a host");
+        }
         in->at += 5;
-        return nkti_target_read_path(in, target);
+        if (text[4] == ':') return nkti_target_read_path(in, target);
+        in->at = text;
     }
     const char *colon = (const char *)memchr(text, ':', len);
     const char *host_end = colon == NULL ? end : colon;
@@ -4526,6 +4543,7 @@ static void nkti_handle_move(nkti_handle *handle, int list) {
 
 // Something can be done with the handle.
 static void nkti_handle_ready(nkti_handle *handle, uint32_t events) {
+    events &= handle->want | (uint32_t)(NKT_CONNECTED | NKT_DONE);
     if (handle->poller == NULL || (handle->pending & events) == events) return;
     handle->pending = (uint8_t)(handle->pending | events);
     nkti_handle_move(handle, NKTI_READY);
@@ -4974,10 +4992,6 @@ static int nkti_handle_remove(nkt_poller *poller, nkti_handle *handle) {
     return NKT_OK;
 }
 
-NKT_API int nkt_poller_want(nkt_poller *poller, nkt_conn *conn, uint32_t events) {
-    return nkti_handle_want(poller, nkti_handle_of(conn), events);
-}
-
 NKT_API int nkt_poller_want_listener(nkt_poller *poller, nkt_listener *listener,
                                      uint32_t events) {
     return nkti_handle_want(poller, nkti_handle_of(listener), events);
@@ -5271,11 +5285,13 @@ typedef struct nkti_connect_log {
     int32_t err, os_error, elapsed_ms;
     uint32_t tried;                 // addresses in all
     uint32_t kept;                  // how many of them are told below
+    uint32_t target_size;           // of the target's text behind them; 0 = none
     nkt_attempt attempts[1];        // and on
 } nkti_connect_log;
 
-static size_t nkti_connect_log_size(size_t kept) {
-    return offsetof(nkti_connect_log, attempts) + (kept > 0 ? kept : 1) * sizeof(nkt_attempt);
+static size_t nkti_connect_log_size(size_t kept, size_t target_size) {
+    return offsetof(nkti_connect_log, attempts) + (kept > 0 ? kept : 1) * sizeof(nkt_attempt) +
+           target_size;
 }
 
 typedef struct nkti_queue {
@@ -5293,7 +5309,8 @@ struct nkt_conn {
     uint32_t scan;          // up to here every line end is known, by the mask
     uint32_t mask_at;       // where in buf the mask's first bit is
     uint64_t mask;          // line ends that were found and not read yet
-    uint64_t progress;      // of an unfinished read_exact or skip
+    uint64_t progress;      // of an unfinished read_exact, skip or read_until
+    uint32_t until_hash;    // of the delimiter that was last searched for
     uint64_t received;
     int64_t read_deadline;  // nonblocking only
     // Writing.
@@ -5323,6 +5340,7 @@ struct nkt_conn {
     bool short_read;            // the kernel had no more
     bool busy;                  // queue, flush or shutdown under way
     bool shut_asked, shut_done;
+    bool read_told, write_told; // the poller has told of the direction's time-out
 };
 
 static bool nkti_transport_is_valid(const nkt_transport *transport) {
@@ -5518,7 +5536,8 @@ static const nkt_transport nkti_socket_transport = {
 #define NKTI_DIRECT_MIN 16384       // reads of this much bypass the buffer
 #define NKTI_OUT_OF_TURN (-1000)    // enough received until the poller's next wait
 
-enum { NKTI_PROGRESS_NONE, NKTI_PROGRESS_EXACT, NKTI_PROGRESS_SKIP, NKTI_PROGRESS_SKIP_LINE };
+enum { NKTI_PROGRESS_NONE, NKTI_PROGRESS_EXACT, NKTI_PROGRESS_SKIP,
+       NKTI_PROGRESS_SKIP_LINE, NKTI_PROGRESS_UNTIL };
 
 // --- What the poller asks ----------------------------------------------------
 
@@ -5532,13 +5551,18 @@ static void nkti_conn_want(nkt_conn *conn, uint32_t want, nkt_interest *out) {
     if ((want & NKT_READ) && conn->read_err == 0) events |= NKT_READ;
     if ((want & NKT_WRITE) && conn->write_err == 0) events |= NKT_WRITE;
     if (events != 0) nkt_link_watch(conn->top, events, out);
-    out->deadline_ns = nkti_min_time(out->deadline_ns, conn->read_deadline);
-    out->deadline_ns = nkti_min_time(out->deadline_ns, conn->write_deadline);
+}
+
+static void nkti_conn_want_deadlines(nkt_conn *conn, uint32_t want, nkt_interest *out) {
+    if (want & NKT_READ) out->deadline_ns = nkti_min_time(out->deadline_ns, conn->read_deadline);
+    if (want & NKT_WRITE) out->deadline_ns = nkti_min_time(out->deadline_ns, conn->write_deadline);
 }
 
 static void nkti_conn_interest(nkti_handle *handle, nkt_interest *out) {
     nkt_conn *conn = (nkt_conn *)(void *)handle;
     uint32_t want = handle->want;
+    nkti_conn_want_deadlines(conn, want & ~(uint32_t)((conn->read_told ? NKT_READ : 0) |
+                                                      (conn->write_told ? NKT_WRITE : 0)), out);
     if (!conn->busy) want &= ~(uint32_t)NKT_WRITE;
     nkti_conn_want(conn, want, out);
 }
@@ -5635,7 +5659,8 @@ static void nkti_push(nkt_conn *conn) {
 
 // After a push: tells who waits for room, and what the poller waits for now.
 static void nkti_pushed(nkt_conn *conn, bool was_busy) {
-    size_t room = conn->queue_max - nkti_queue_len(conn->queue);
+    size_t queued = nkti_queue_len(conn->queue);
+    size_t room = queued < conn->queue_max ? conn->queue_max - queued : 0;
     if (conn->write_need > 0 && (conn->write_err != 0 || room >= conn->write_need) &&
         (!conn->busy || conn->write_need < conn->queue_max)) {
         conn->write_need = 0;
@@ -5655,44 +5680,64 @@ static void nkti_conn_drive(nkti_handle *handle, uint32_t ready, int64_t now) {
     nkt_conn *conn = (nkt_conn *)(void *)handle;
     if (ready == NKT_READ && !conn->busy && !conn->connecting) {
         conn->short_read = false;
-        nkti_handle_ready(handle, NKT_READ & handle->want);
+        nkti_handle_ready(handle, NKT_READ);
         return;
     }
     bool was_connecting = conn->connecting;
-    if (conn->busy || was_connecting) nkti_push(conn);
+    if ((conn->busy && (handle->want & NKT_WRITE)) || was_connecting) nkti_push(conn);
     if (was_connecting && !conn->connecting) {
         nkti_handle_ready(handle, NKT_CONNECTED | (uint32_t)(conn->read_err != 0 ? NKT_READ : 0));
     } else if (!was_connecting && (ready & NKT_READ)) {
         conn->short_read = false;
-        nkti_handle_ready(handle, NKT_READ & handle->want);
+        nkti_handle_ready(handle, NKT_READ);
     }
     if (nkti_atomic_load(&conn->canceled) != 0) nkti_handle_ready(handle, NKT_READ | NKT_WRITE);
-    if (now >= conn->read_deadline) nkti_handle_ready(handle, NKT_READ);
-    if (now >= conn->write_deadline) nkti_handle_ready(handle, NKT_WRITE);
+    // A time-out is told once; the call that it is for may be long in coming.
+    if (now >= conn->read_deadline && !conn->read_told && (handle->want & NKT_READ)) {
+        conn->read_told = true;
+        nkti_handle_ready(handle, NKT_READ);
+    }
+    if (now >= conn->write_deadline && !conn->write_told && (handle->want & NKT_WRITE)) {
+        conn->write_told = true;
+        nkti_handle_ready(handle, NKT_WRITE);
+    }
     nkti_pushed(conn, conn->busy);
     nkti_conn_update(conn);
 }
 
 static const nkti_handle_ops nkti_conn_ops = { "conn", nkti_conn_drive, nkti_conn_interest };
 
-NKT_API int nkt_poller_add_conn(nkt_poller *poller, nkt_conn *conn, void *user) {
-    int err = nkti_handle_join(poller, &conn->handle, NKT_READ | NKT_WRITE, user);
-    if (err < 0) return err;
+// No descriptor tells of what is in the buffer already, or of an end that was
+// seen while something was.
+static void nkti_conn_tell_buffered(nkt_conn *conn) {
     if (conn->tail > conn->head || conn->read_err != 0) {
         nkti_handle_ready(&conn->handle, NKT_READ);
     }
+}
+
+NKT_API int nkt_poller_add_conn(nkt_poller *poller, nkt_conn *conn, void *user) {
+    int err = nkti_handle_join(poller, &conn->handle, NKT_READ | NKT_WRITE, user);
+    if (err >= 0) nkti_conn_tell_buffered(conn);
+    return err;
+}
+
+NKT_API int nkt_poller_want(nkt_poller *poller, nkt_conn *conn, uint32_t events) {
+    uint32_t before = conn->handle.want;
+    int err = nkti_handle_want(poller, &conn->handle, events);
+    if (err < 0) return err;
+    if (events & ~before & NKT_WRITE) nkti_conn_step(conn);
+    if (events & ~before & NKT_READ) nkti_conn_tell_buffered(conn);
     return NKT_OK;
 }
 
 // --- Waiting -----------------------------------------------------------------
 
-// One wait of a blocking handle. `deadline` belongs to the caller's whole call:
-// 0 at its beginning.
-static int nkti_conn_wait(nkt_conn *conn, uint32_t direction, int64_t *deadline) {
+// Begins a blocking call's time-out, where `deadline` is still 0, or says that
+// it is over. Calls that need not wait never come here, nor ask for the time.
+static int nkti_conn_deadline(nkt_conn *conn, uint32_t direction, int64_t *deadline) {
     nkt_env *env = conn->handle.env;
     int32_t timeout_ms = direction == NKT_READ ? conn->read_timeout_ms
                                                : conn->write_timeout_ms;
-    nkti_waiter **place = &conn->waiters[direction == NKT_WRITE];
     if (*deadline == 0) {
         *deadline = timeout_ms <= 0 ? NKT_NEVER
                                     : nkti_after(nkti_now(env), timeout_ms * NKTI_MS);
@@ -5700,9 +5745,18 @@ static int nkti_conn_wait(nkt_conn *conn, uint32_t direction, int64_t *deadline)
         nkti_conn_trace(conn, "timed out", NKT_ETIMEDOUT, timeout_ms);
         return NKT_ETIMEDOUT;
     }
+    return NKT_OK;
+}
+
+// One wait of a blocking handle. `deadline` belongs to the caller's whole call.
+static int nkti_conn_wait(nkt_conn *conn, uint32_t direction, int64_t *deadline) {
+    nkt_env *env = conn->handle.env;
+    nkti_waiter **place = &conn->waiters[direction == NKT_WRITE];
     nkt_interest interest;
+    int err = nkti_conn_deadline(conn, direction, deadline);
+    if (err < 0) return err;
     nkti_interest_clear(&interest);
-    int err = nkti_wait_begin(env, place, &conn->canceled);
+    err = nkti_wait_begin(env, place, &conn->canceled);
     if (err < 0) return err;
     nkt_link_watch(conn->top, conn->connecting ? NKT_READ | NKT_WRITE : direction, &interest);
     return nkti_wait_end(env, place, &interest, *deadline);
@@ -5710,11 +5764,12 @@ static int nkti_conn_wait(nkt_conn *conn, uint32_t direction, int64_t *deadline)
 
 // NKT_EAGAIN on a nonblocking handle: begins the direction's time-out, or ends
 // it.
-static int nkti_conn_again(nkt_conn *conn, int32_t timeout_ms, int64_t *deadline) {
+static int nkti_conn_again(nkt_conn *conn, int32_t timeout_ms, int64_t *deadline, bool *told) {
     if (timeout_ms <= 0) return NKT_EAGAIN;
     int64_t now = nkti_now(conn->handle.env);
     if (*deadline == NKT_NEVER) {
         *deadline = nkti_after(now, timeout_ms * NKTI_MS);
+        *told = false;
         nkti_handle_schedule(&conn->handle, *deadline);
         return NKT_EAGAIN;
     }
@@ -5903,6 +5958,18 @@ static nkt_conn *nkti_conn_new_socket(nkt_env *env, bool nonblocking,
     return conn;
 }
 
+// Frees everything but what the links stand on.
+static void nkti_conn_free(nkt_conn *conn) {
+    nkt_env *env = conn->handle.env;
+    nkti_connect_log *log = conn->connect_log;
+    if (log != NULL) {
+        nkti_free(env, log, nkti_connect_log_size(log->kept, log->target_size));
+    }
+    nkti_buf_free(conn);
+    nkti_queue_free(conn);
+    nkti_free(env, conn, sizeof *conn);
+}
+
 NKT_API int nkt_conn_adopt(nkt_fd fd, const nkt_conn_opts *opts, nkt_conn **out) {
     nkt_stream_opts stream;
     nkt_env *env = nkti_env_use(opts != NULL ? opts->env : NULL);
@@ -5917,10 +5984,14 @@ NKT_API int nkt_conn_adopt(nkt_fd fd, const nkt_conn_opts *opts, nkt_conn **out)
     union { uint64_t align; char room[NKT_SOCKADDR_MAX]; } name;
     size_t len = sizeof name;
     if (env->core->peer_name(env, fd, &name, &len) < 0) return NKT_ENOTCONN;
-    err = env->core->set_blocking(env, fd, false);
-    if (err < 0) return err;
     nkt_conn *conn = nkti_conn_new_socket(env, opts != NULL && opts->nonblocking, &stream, fd);
     if (conn == NULL) return NKT_ENOMEM;
+    err = env->core->set_blocking(env, fd, false);
+    if (err < 0) {
+        nkti_conn_free(conn);
+        return err;
+    }
+    env->core->set_option(env, fd, NKT_SO_CLOSE_ON_EXEC, 1);
     nkti_stream_apply(env, fd, &stream);
     *out = conn;
     return NKT_OK;
@@ -5946,6 +6017,7 @@ NKT_API int nkt_conn_push(nkt_conn *conn, const nkt_transport *transport, void *
     size_t unread = conn->tail - conn->head;
     nkti_held *held = NULL;
     if (!nkti_transport_is_valid(transport)) return NKT_EINVAL;
+    if (conn->read_err != 0 && conn->read_err != NKT_EOF) return conn->read_err;
     nkti_conn_step(conn);
     if (conn->queue != NULL || (conn->busy && !conn->connecting)) return NKT_EAGAIN;
     nkt_link *link = (nkt_link *)nkti_alloc(env, sizeof *link);
@@ -5966,6 +6038,7 @@ NKT_API int nkt_conn_push(nkt_conn *conn, const nkt_transport *transport, void *
     link->conn = conn;
     conn->top = link;
     conn->skip_lf = false;
+    conn->read_err = 0;             // the link below says again that it has ended
     nkti_conn_trace(conn, "pushed", NKT_OK, (int64_t)unread);
     nkti_conn_update(conn);
     return NKT_OK;
@@ -5992,16 +6065,6 @@ NKT_API void nkt_conn_interrupt(nkt_conn *conn) {
     nkti_handle_post(&conn->handle);
     nkti_unlock(env);
     if (before == 0) nkti_conn_trace(conn, "interrupted", NKT_ECANCELED, 0);
-}
-
-// Frees everything but what the links stand on.
-static void nkti_conn_free(nkt_conn *conn) {
-    nkt_env *env = conn->handle.env;
-    nkti_connect_log *log = conn->connect_log;
-    if (log != NULL) nkti_free(env, log, nkti_connect_log_size(log->kept));
-    nkti_buf_free(conn);
-    nkti_queue_free(conn);
-    nkti_free(env, conn, sizeof *conn);
 }
 
 static size_t nkti_conn_end(nkt_conn *conn, bool abort) {
@@ -6094,6 +6157,7 @@ NKT_API int32_t nkt_conn_os_error(const nkt_conn *conn) {
 
 NKT_API int nkt_conn_watch(nkt_conn *conn, uint32_t want, nkt_interest *interest) {
     nkti_interest_clear(interest);
+    nkti_conn_want_deadlines(conn, want, interest);
     // The queue wants to be sent whatever the user waits for.
     nkti_conn_want(conn, want | (uint32_t)(conn->busy ? NKT_WRITE : 0), interest);
     return NKT_OK;
@@ -6128,14 +6192,15 @@ static int nkti_conn_set_timeout(int32_t *timeout_ms, int64_t *deadline, int64_t
 }
 
 static int nkti_conn_sockopt(nkt_conn *conn, nkt_conn_option option) {
-    if (conn->bottom.transport != &nkti_socket_transport) return NKT_EUNSUPPORTED;
+    int sockopt = NKT_EINVAL;
     switch ((int)option) {
-    case NKT_OPT_KEEPALIVE_S: return NKT_SO_KEEPALIVE_S;
-    case NKT_OPT_SEND_BUFFER: return NKT_SO_SEND_BUFFER;
-    case NKT_OPT_RECV_BUFFER: return NKT_SO_RECV_BUFFER;
-    case NKT_OPT_DELAY_SMALL_WRITES: return NKT_SO_NODELAY;
+    case NKT_OPT_KEEPALIVE_S: sockopt = NKT_SO_KEEPALIVE_S; break;
+    case NKT_OPT_SEND_BUFFER: sockopt = NKT_SO_SEND_BUFFER; break;
+    case NKT_OPT_RECV_BUFFER: sockopt = NKT_SO_RECV_BUFFER; break;
+    case NKT_OPT_DELAY_SMALL_WRITES: sockopt = NKT_SO_NODELAY; break;
     default: return NKT_EINVAL;
     }
+    return conn->bottom.transport == &nkti_socket_transport ? sockopt : (int)NKT_EUNSUPPORTED;
 }
 
 NKT_API int nkt_conn_set_option(nkt_conn *conn, nkt_conn_option option, int64_t value) {
@@ -6270,12 +6335,36 @@ static ptrdiff_t nkti_conn_recv(nkt_conn *conn, void *buf, size_t cap) {
 static int nkti_read_again(nkt_conn *conn, bool out_of_turn) {
     if (!out_of_turn) nkti_handle_spent(&conn->handle, NKT_READ);
     nkti_conn_park(conn);
-    return nkti_conn_again(conn, conn->read_timeout_ms, &conn->read_deadline);
+    return nkti_conn_again(conn, conn->read_timeout_ms, &conn->read_deadline, &conn->read_told);
+}
+
+// What one read call has behind it.
+typedef struct nkti_call {
+    int64_t deadline;           // 0 = not begun; see nkti_conn_wait
+    uint32_t receives;
+} nkti_call;
+
+static nkti_call nkti_call_begin(void) {
+    nkti_call call;
+    call.deadline = 0;
+    call.receives = 0;
+    return call;
+}
+
+// Input that never runs dry must not hold a call beyond its time-out, nor one
+// that may not wait at all. Looked at every so many receives.
+static int nkti_call_is_over(nkt_conn *conn, nkti_call *call) {
+    if (call->receives++ < NKTI_RECEIVES_PER_TURN) return NKT_OK;
+    call->receives = 0;
+    if (conn->handle.nonblocking) return conn->handle.poller == NULL ? NKT_EAGAIN : NKT_OK;
+    return nkti_conn_deadline(conn, NKT_READ, &call->deadline);
 }
 
 // Receives into `buf`, or the read buffer if that is NULL, at least one byte,
 // waiting on a blocking handle. Returns how many, or why not.
-static ptrdiff_t nkti_conn_more(nkt_conn *conn, void *buf, size_t cap, int64_t *deadline) {
+static ptrdiff_t nkti_conn_more(nkt_conn *conn, void *buf, size_t cap, nkti_call *call) {
+    int over = nkti_call_is_over(conn, call);
+    if (over < 0) return over == NKT_EAGAIN ? nkti_read_again(conn, true) : over;
     for (;;) {
         uint8_t *into = (uint8_t *)buf;
         if (buf == NULL) {
@@ -6300,14 +6389,14 @@ static ptrdiff_t nkti_conn_more(nkt_conn *conn, void *buf, size_t cap, int64_t *
         if (conn->recv_wait == 1 && conn->read_timeout_ms <= 0 && conn->top == &conn->bottom) {
             continue;
         }
-        int err = nkti_conn_wait(conn, NKT_READ, deadline);
+        int err = nkti_conn_wait(conn, NKT_READ, &call->deadline);
         if (err < 0) return err;
     }
 }
 
 // More input for a view, after what is unread, which is kept.
-static int nkti_fill(nkt_conn *conn, int64_t *deadline) {
-    ptrdiff_t count = nkti_conn_more(conn, NULL, 0, deadline);
+static int nkti_fill(nkt_conn *conn, nkti_call *call) {
+    ptrdiff_t count = nkti_conn_more(conn, NULL, 0, call);
     if (count < 0) return (int)count;
     nkti_skip_lf(conn);
     return NKT_OK;
@@ -6329,6 +6418,12 @@ static int nkti_read_done(nkt_conn *conn) {
     return NKT_OK;
 }
 
+// A complete result too, as far as the time-out goes.
+static int nkti_read_too_long(nkt_conn *conn) {
+    nkti_read_done(conn);
+    return NKT_ETOOLONG;
+}
+
 static nkt_str nkti_view(nkt_conn *conn, size_t len) {
     nkt_str view;
     view.ptr = len > 0 ? (const char *)conn->buf + conn->head : "";
@@ -6339,17 +6434,17 @@ static nkt_str nkti_view(nkt_conn *conn, size_t len) {
 // --- Reading bytes -----------------------------------------------------------
 
 NKT_API ptrdiff_t nkt_conn_read(nkt_conn *conn, void *buf, size_t cap) {
-    int64_t deadline = 0;
+    nkti_call call = nkti_call_begin();
     if (cap == 0) return 0;
     if (cap > NKT_SIZE_LIMIT) cap = NKT_SIZE_LIMIT;
     nkti_read_begin(conn, NKTI_PROGRESS_NONE);
     while (conn->head == conn->tail) {
         if (cap >= NKTI_DIRECT_MIN && !conn->skip_lf) {
-            ptrdiff_t count = nkti_conn_more(conn, buf, cap, &deadline);
+            ptrdiff_t count = nkti_conn_more(conn, buf, cap, &call);
             if (count > 0) nkti_read_done(conn);
             return count;
         }
-        int err = nkti_fill(conn, &deadline);
+        int err = nkti_fill(conn, &call);
         if (err < 0) return err;
     }
     nkti_read_done(conn);
@@ -6358,7 +6453,7 @@ NKT_API ptrdiff_t nkt_conn_read(nkt_conn *conn, void *buf, size_t cap) {
 
 // Exact reads and skips: `progress` survives NKT_EAGAIN and the like.
 static int nkti_read_all(nkt_conn *conn, uint8_t *buf, uint64_t len, int progress_of) {
-    int64_t deadline = 0;
+    nkti_call call = nkti_call_begin();
     nkti_read_begin(conn, progress_of);
     if (conn->progress > len) conn->progress = 0;
     for (;;) {
@@ -6371,10 +6466,10 @@ static int nkti_read_all(nkt_conn *conn, uint8_t *buf, uint64_t len, int progres
         if (taken > 0) continue;
         ptrdiff_t count;
         if (into != NULL && step >= NKTI_DIRECT_MIN && !conn->skip_lf) {
-            count = nkti_conn_more(conn, into, step, &deadline);
+            count = nkti_conn_more(conn, into, step, &call);
             if (count > 0) conn->progress += (uint64_t)count;
         } else {
-            count = nkti_fill(conn, &deadline);
+            count = nkti_fill(conn, &call);
         }
         if (count == NKT_EOF && conn->progress > 0) return NKT_ETRUNCATED;
         if (count < 0) return (int)count;
@@ -6395,14 +6490,17 @@ NKT_API int nkt_conn_skip(nkt_conn *conn, uint64_t len) {
 }
 
 NKT_API int nkt_conn_peek(nkt_conn *conn, size_t want, nkt_str *view) {
-    int64_t deadline = 0;
+    nkti_call call = nkti_call_begin();
     if (want > conn->line_max) return NKT_ETOOLONG;
     if (want == 0) want = 1;
     nkti_read_begin(conn, NKTI_PROGRESS_NONE);
     while ((size_t)(conn->tail - conn->head) < want) {
-        int err = nkti_fill(conn, &deadline);
-        if (err < 0 && (conn->read_err == 0 || conn->head == conn->tail)) return err;
-        if (err < 0) break;
+        int err = nkti_fill(conn, &call);
+        if (err >= 0) continue;
+        if (conn->read_err == 0 || conn->head == conn->tail) return err;
+        // The event of the end comes again with the next read.
+        nkti_handle_ready(&conn->handle, NKT_READ);
+        break;
     }
     *view = nkti_view(conn, conn->tail - conn->head);
     return nkti_read_done(conn);
@@ -6530,22 +6628,21 @@ static int nkti_line_take(nkt_conn *conn, nkt_str *line) {
 }
 
 NKT_API int nkt_conn_read_line(nkt_conn *conn, nkt_str *line) {
-    int64_t deadline = 0;
+    nkti_call call = nkti_call_begin();
     nkti_read_begin(conn, NKTI_PROGRESS_NONE);
     for (;;) {
         if (conn->mask == 0) nkti_scan(conn);
         if (conn->mask != 0) {
-            int err = nkti_line_take(conn, line);
-            if (err >= 0) conn->read_deadline = NKT_NEVER;
-            return err;
+            conn->read_deadline = NKT_NEVER;
+            return nkti_line_take(conn, line);
         }
-        if (nkti_line_is_over(conn)) return NKT_ETOOLONG;
-        int err = nkti_fill(conn, &deadline);
+        if (nkti_line_is_over(conn)) return nkti_read_too_long(conn);
+        int err = nkti_fill(conn, &call);
         if (err == NKT_EOF && conn->tail > conn->head) {
             // The last line. The event of the end comes again with the next
             // read.
             size_t len = conn->tail - conn->head;
-            if (len > conn->line_max) return NKT_ETOOLONG;
+            if (len > conn->line_max) return nkti_read_too_long(conn);
             conn->buf[conn->tail] = '\0';
             *line = nkti_view(conn, len);
             nkti_consume(conn, len);
@@ -6557,7 +6654,7 @@ NKT_API int nkt_conn_read_line(nkt_conn *conn, nkt_str *line) {
 }
 
 NKT_API int nkt_conn_skip_line(nkt_conn *conn) {
-    int64_t deadline = 0;
+    nkti_call call = nkti_call_begin();
     nkti_read_begin(conn, NKTI_PROGRESS_SKIP_LINE);
     for (;;) {
         nkt_str line;
@@ -6573,13 +6670,20 @@ NKT_API int nkt_conn_skip_line(nkt_conn *conn) {
         // memory.
         conn->progress += conn->tail - conn->head;
         nkti_consume(conn, conn->tail - conn->head);
-        int err = nkti_fill(conn, &deadline);
+        int err = nkti_fill(conn, &call);
         if (err == NKT_EOF && conn->progress > 0) return nkti_read_done(conn);
         if (err < 0) return err;
     }
 }
 
 // --- Reading up to a delimiter -----------------------------------------------
+
+// FNV-1a, http://www.isthe.com/chongo/tech/comp/fnv/
+static uint32_t nkti_hash32(const uint8_t *bytes, size_t len) {
+    uint32_t hash = 2166136261u;
+    for (size_t i = 0; i < len; i++) hash = (hash ^ bytes[i]) * 16777619u;
+    return hash;
+}
 
 // Finds `pattern` in `bytes` by Knuth, Morris and Pratt's method, so that no
 // input takes more than one look at each byte. Returns the offset, or -1.
@@ -6609,27 +6713,31 @@ static ptrdiff_t nkti_find(const uint8_t *bytes, size_t len, const uint8_t *patt
 NKT_API int nkt_conn_read_until(nkt_conn *conn, const void *delimiter, size_t len,
                                 nkt_str *view) {
     const uint8_t *pattern = (const uint8_t *)delimiter;
-    int64_t deadline = 0;
-    size_t searched = 0;
+    nkti_call call = nkti_call_begin();
     if (pattern == NULL || len == 0 || len > NKT_UNTIL_MAX) return NKT_EINVAL;
-    nkti_read_begin(conn, NKTI_PROGRESS_NONE);
+    nkti_read_begin(conn, NKTI_PROGRESS_UNTIL);
+    // How far an earlier call has searched counts for the same delimiter only.
+    uint32_t hash = nkti_hash32(pattern, len);
+    if (conn->until_hash != hash) conn->progress = 0;
+    conn->until_hash = hash;
     for (;;) {
         size_t unread = conn->tail - conn->head;
+        size_t searched = (size_t)conn->progress;
         ptrdiff_t found = unread < len ? -1
             : nkti_find(conn->buf + conn->head + searched, unread - searched, pattern, len);
         if (found >= 0) {
             size_t end = searched + (size_t)found;
-            if (end > conn->line_max) return NKT_ETOOLONG;
+            if (end > conn->line_max) return nkti_read_too_long(conn);
             *view = nkti_view(conn, end + len);
             nkti_consume(conn, end + len);
             return nkti_read_done(conn);
         }
         // The delimiter can begin at line_max at the latest.
-        if (unread >= conn->line_max + len) return NKT_ETOOLONG;
-        if (unread >= len) searched = unread - len + 1;
-        int err = nkti_fill(conn, &deadline);
+        if (unread >= conn->line_max + len) return nkti_read_too_long(conn);
+        if (unread >= len) conn->progress = unread - len + 1;
+        int err = nkti_fill(conn, &call);
         if (err == NKT_EOF && conn->tail > conn->head) {
-            if (unread > conn->line_max) return NKT_ETOOLONG;
+            if (unread > conn->line_max) return nkti_read_too_long(conn);
             *view = nkti_view(conn, unread);
             nkti_consume(conn, unread);
             nkti_handle_ready(&conn->handle, NKT_READ);
@@ -6702,7 +6810,8 @@ static int nkti_pieces_queue(nkt_conn *conn, nkti_pieces *walk, size_t rest) {
 
 static int nkti_write_again(nkt_conn *conn, size_t need) {
     conn->write_need = (uint32_t)need;
-    return nkti_conn_again(conn, conn->write_timeout_ms, &conn->write_deadline);
+    return nkti_conn_again(conn, conn->write_timeout_ms, &conn->write_deadline,
+                           &conn->write_told);
 }
 
 static int nkti_write_nonblocking(nkt_conn *conn, nkti_pieces *walk, size_t total) {
@@ -6830,6 +6939,7 @@ NKT_API int nkt_conn_shutdown_write(nkt_conn *conn) {
 #define NKTI_ATTEMPT_DELAY_MS 250
 #define NKTI_RECHECK_NS (50 * NKTI_MS)      // for systems that hide failed connects
 #define NKTI_CANDIDATES_MAX 64
+#define NKTI_TARGET_TEXT_MAX 280            // a host name, brackets and a port
 
 typedef struct nkti_attempt {
     nkt_fd fd;                      // NKT_NO_FD when it has ended
@@ -6840,6 +6950,7 @@ typedef struct nkti_race {
     nkt_connect_opts opts;          // report and interface_name are not used from here
     char interface_name[64];        // "" = none
     char path[NKT_UNIX_PATH_MAX + 1];       // "" = candidates are addresses
+    char target[NKTI_TARGET_TEXT_MAX];      // for people
     int64_t start, deadline, next_start;
     int32_t err, os_error;          // of the attempt that says most
     uint32_t candidate_count, next_candidate;
@@ -6963,15 +7074,19 @@ static void nkti_attempt_close(nkt_conn *conn, nkti_race *race, nkti_attempt *at
 static void nkti_race_keep_log(nkt_conn *conn, const nkti_race *race, int err, int64_t now) {
     uint32_t kept = race->attempt_count < NKT_ATTEMPTS_MAX ? race->attempt_count
                                                            : NKT_ATTEMPTS_MAX;
-    nkti_connect_log *log = (nkti_connect_log *)nkti_alloc(conn->handle.env,
-                                                           nkti_connect_log_size(kept));
+    // A connection that lives can be asked for its peer.
+    size_t target_size = err < 0 ? strlen(race->target) + 1 : 0;
+    nkti_connect_log *log = (nkti_connect_log *)nkti_alloc(
+        conn->handle.env, nkti_connect_log_size(kept, target_size));
     if (log == NULL) return;
+    log->target_size = (uint32_t)target_size;
     log->err = err;
     log->os_error = err < 0 ? race->os_error : 0;
     log->elapsed_ms = nkti_race_ms(race, now);
     log->tried = race->attempt_count;
     log->kept = kept;
     memcpy(log->attempts, race->log, kept * sizeof log->attempts[0]);
+    memcpy((char *)log + nkti_connect_log_size(kept, 0), race->target, target_size);
     conn->connect_log = log;
 }
 
@@ -7101,42 +7216,47 @@ static const nkt_transport nkti_race_transport = {
 
 // --- The report --------------------------------------------------------------
 
+// An attempt's error without what explains it: the whole says that once.
 static void nkti_report_attempt(nkti_text *text, const nkt_attempt *attempt) {
     char addr[NKT_ADDR_TEXT_MAX];
+    const char *what = attempt->err == NKT_EAGAIN ? "under way"
+                       : attempt->err == NKT_ECANCELED ? "given up" : nkt_strerror(attempt->err);
+    if (attempt->err == NKT_OK) what = "connected";
     if (nkt_addr_format(&attempt->addr, addr, sizeof addr) > 0) {
         nkti_text_str(text, addr);
-        nkti_text_str(text, ": ");
+        nkti_text_str(text, " ");
     }
-    nkti_text_str(text, attempt->err == NKT_EAGAIN ? "still trying"
-                        : attempt->err == NKT_OK ? "connected" : nkt_strerror(attempt->err));
-    nkti_text_str(text, " (");
-    if (attempt->end_ms >= 0) {
-        nkti_text_number(text, attempt->end_ms);
-        nkti_text_str(text, " ms)");
-    } else {
-        nkti_text_str(text, "since ");
-        nkti_text_number(text, attempt->start_ms);
-        nkti_text_str(text, " ms)");
-    }
+    nkti_text_str(text, "(");
+    nkti_text_bytes(text, what, strcspn(what, ":"));
+    nkti_text_str(text, attempt->end_ms >= 0 ? ", " : ", since ");
+    nkti_text_number(text, attempt->end_ms >= 0 ? attempt->end_ms : attempt->start_ms);
+    nkti_text_str(text, " ms)");
 }
 
-static void nkti_report_text(nkt_connect_report *report) {
+static void nkti_report_begin(nkti_text *text, const char *target, int err) {
+    nkti_text_str(text, err == NKT_OK ? "connected" : err == NKT_EAGAIN ? "connecting"
+                                                                        : "cannot connect");
+    if (target == NULL) return;
+    nkti_text_str(text, " to ");
+    nkti_text_str(text, target);
+}
+
+static void nkti_report_text(nkt_connect_report *report, const char *target) {
     nkti_text text = nkti_text_begin(report->text, sizeof report->text);
-    if (report->problem.err != 0) {
-        nkti_text_str(&text, report->problem.text);
-        return;
+    nkti_report_begin(&text, target, report->err);
+    if (report->err < 0 && report->err != NKT_EAGAIN) {
+        nkti_text_str(&text, ": ");
+        nkti_text_str(&text, nkt_strerror(report->err));
     }
-    nkti_text_str(&text, report->err == NKT_OK ? "connected"
-                         : report->err == NKT_EAGAIN ? "connecting" : nkt_strerror(report->err));
     nkti_text_str(&text, " after ");
     nkti_text_number(&text, report->elapsed_ms);
     nkti_text_str(&text, " ms");
     for (int i = 0; i < report->attempt_count && i < NKT_ATTEMPTS_MAX; i++) {
-        nkti_text_str(&text, i == 0 ? ": " : "; ");
+        nkti_text_str(&text, i == 0 ? "; tried " : ", ");
         nkti_report_attempt(&text, &report->attempts[i]);
     }
     if (report->attempt_count > NKT_ATTEMPTS_MAX) {
-        nkti_text_str(&text, "; and ");
+        nkti_text_str(&text, " and ");
         nkti_text_number(&text, report->attempt_count - NKT_ATTEMPTS_MAX);
         nkti_text_str(&text, " more");
     }
@@ -7145,21 +7265,26 @@ static void nkti_report_text(nkt_connect_report *report) {
 NKT_API int nkt_conn_report(nkt_conn *conn, nkt_connect_report *report) {
     const nkti_connect_log *log = conn->connect_log;
     if (log == NULL && !conn->connecting) return NKT_ENOTFOUND;
+    const char *target = NULL;
     memset(report, 0, sizeof *report);
     if (conn->connecting) {
         const nkti_race *race = (const nkti_race *)conn->bottom.self;
+        target = race->target;
         report->err = NKT_EAGAIN;
         report->elapsed_ms = nkti_race_ms(race, nkti_now(conn->handle.env));
         report->attempt_count = (int32_t)race->attempt_count;
         memcpy(report->attempts, race->log, sizeof report->attempts);
     } else {
+        if (log->target_size > 0) {
+            target = (const char *)log + nkti_connect_log_size(log->kept, 0);
+        }
         report->err = log->err;
         report->os_error = log->os_error;
         report->elapsed_ms = log->elapsed_ms;
         report->attempt_count = (int32_t)log->tried;
         memcpy(report->attempts, log->attempts, log->kept * sizeof log->attempts[0]);
     }
-    nkti_report_text(report);
+    nkti_report_text(report, target);
     return NKT_OK;
 }
 
@@ -7257,6 +7382,7 @@ static int nkti_connect_begin(nkt_env *env, const nkt_target *target,
         return err;
     }
     conn->connecting = true;
+    nkt_target_format(target, race->target, sizeof race->target);
     nkti_conn_trace(conn, "connecting", NKT_OK, race->candidate_count);
     // The first attempt starts now; what becomes of it is for later calls.
     nkti_race_step(conn);
@@ -7264,17 +7390,23 @@ static int nkti_connect_begin(nkt_env *env, const nkt_target *target,
     return NKT_OK;
 }
 
-static void nkti_report_problem(nkt_connect_report *report, int err,
+// A report of arguments that were refused. `target` is quoted, being what the
+// user wrote.
+static void nkti_report_problem(nkt_connect_report *report, int err, const char *target,
                                 const nkt_problem *problem) {
     if (report == NULL) return;
     memset(report, 0, sizeof *report);
     report->err = err;
     report->problem = *problem;
-    nkti_report_text(report);
-    if (problem->err == 0) {
-        nkti_text text = nkti_text_begin(report->text, sizeof report->text);
-        nkti_text_str(&text, nkt_strerror(err));
+    nkti_text text = nkti_text_begin(report->text, sizeof report->text);
+    nkti_text_str(&text, "cannot connect");
+    if (target != NULL) {
+        nkti_text_str(&text, " to \"");
+        nkti_text_bytes(&text, target, strlen(target) > 128 ? 128 : strlen(target));
+        nkti_text_str(&text, "\"");
     }
+    nkti_text_str(&text, ": ");
+    nkti_text_str(&text, problem->err != 0 ? problem->text : nkt_strerror(err));
 }
 
 static int nkti_connect_text(const char *text, const nkt_connect_opts *opts, nkt_conn **out) {
@@ -7287,12 +7419,12 @@ static int nkti_connect_text(const char *text, const nkt_connect_opts *opts, nkt
         nkti_problem_set(&problem, NKT_EINVAL, env == NULL ? "env" : "target", -1,
                          env == NULL ? "the environment cannot be used; see nkt_env_init"
                                      : "no target was given");
-        nkti_report_problem(opts != NULL ? opts->report : NULL, NKT_EINVAL, &problem);
+        nkti_report_problem(opts != NULL ? opts->report : NULL, NKT_EINVAL, text, &problem);
         return NKT_EINVAL;
     }
     int err = nkt_target_parse(text, default_port, &target, &problem);
     if (err >= 0) err = nkti_connect_begin(env, &target, opts, &problem, out);
-    if (err < 0 && opts != NULL) nkti_report_problem(opts->report, err, &problem);
+    if (err < 0 && opts != NULL) nkti_report_problem(opts->report, err, text, &problem);
     return err;
 }
 
@@ -7357,7 +7489,7 @@ NKT_API int nkt_connect_addr(const nkt_addr *addr, const nkt_connect_opts *opts,
         err = nkti_connect_begin(env, &target, opts, &problem, &conn);
     }
     if (err < 0) {
-        if (opts != NULL) nkti_report_problem(opts->report, err, &problem);
+        if (opts != NULL) nkti_report_problem(opts->report, err, NULL, &problem);
         return err;
     }
     return nkti_connect_complete(opts, conn, out);
@@ -7374,7 +7506,7 @@ NKT_API int nkt_connect_addr(const nkt_addr *addr, const nkt_connect_opts *opts,
 #define NKTI_MESSAGE_HEADER 4
 
 NKT_API int nkt_conn_read_message(nkt_conn *conn, nkt_str *message) {
-    int64_t deadline = 0;
+    nkti_call call = nkti_call_begin();
     nkti_read_begin(conn, NKTI_PROGRESS_NONE);
     for (;;) {
         size_t unread = conn->tail - conn->head;
@@ -7382,7 +7514,7 @@ NKT_API int nkt_conn_read_message(nkt_conn *conn, nkt_str *message) {
             const uint8_t *bytes = conn->buf + conn->head;
             uint32_t len = (uint32_t)bytes[0] << 24 | (uint32_t)bytes[1] << 16 |
                            (uint32_t)bytes[2] << 8 | bytes[3];
-            if (len > conn->message_max) return NKT_ETOOLONG;
+            if (len > conn->message_max) return nkti_read_too_long(conn);
             if (unread - NKTI_MESSAGE_HEADER >= len) {
                 nkti_consume(conn, NKTI_MESSAGE_HEADER);
                 *message = nkti_view(conn, len);
@@ -7390,7 +7522,7 @@ NKT_API int nkt_conn_read_message(nkt_conn *conn, nkt_str *message) {
                 return nkti_read_done(conn);
             }
         }
-        int err = nkti_fill(conn, &deadline);
+        int err = nkti_fill(conn, &call);
         if (err == NKT_EOF && conn->tail > conn->head) return NKT_ETRUNCATED;
         if (err < 0) return err;
     }
@@ -7887,10 +8019,14 @@ NKT_API int nkt_listener_adopt(nkt_fd fd, const nkt_listen_opts *given, nkt_list
         env->core->get_option(env, fd, NKT_SO_LISTENING, &listening) < 0 || listening == 0) {
         return nkti_listen_problem(opts.problem, NKT_ENOTSOCK, 0);
     }
-    err = env->core->set_blocking(env, fd, false);
-    if (err < 0) return nkti_listen_problem(opts.problem, err, env->core->last_error(env));
     nkt_listener *listener = nkti_listener_new(env, &opts, &stream);
     if (listener == NULL) return nkti_listen_problem(opts.problem, NKT_ENOMEM, 0);
+    err = env->core->set_blocking(env, fd, false);
+    if (err < 0) {
+        nkti_listener_free(listener);
+        return nkti_listen_problem(opts.problem, err, env->core->last_error(env));
+    }
+    env->core->set_option(env, fd, NKT_SO_CLOSE_ON_EXEC, 1);
     listener->fds[0] = fd;
     listener->fd_count = 1;
     nkti_trace(env, listener, "listener", "adopted", NKT_OK, fd);

@@ -27,7 +27,7 @@ static struct {
     int skip;
 } nkt_test;
 
-static int test_begin(const char *name) {
+static inline int test_begin(const char *name) {
     const char *only = getenv("NKT_TEST_ONLY");
     if (only != NULL && strstr(name, only) == NULL) return 0;
     snprintf(nkt_test.name, sizeof nkt_test.name, "%s", name);
@@ -35,7 +35,7 @@ static int test_begin(const char *name) {
     return 1;
 }
 
-static int test_end(void) {
+static inline int test_end(void) {
     if (nkt_test.skip != 0) {
         nkt_test.skipped++;
         return 0;
@@ -59,7 +59,7 @@ static int test_end(void) {
 #define TEST(name)                                                                       \
     for (int test_on = test_begin(name); test_on != 0; test_on = test_end())
 
-static void test_skip(const char *why) {
+static inline void test_skip(const char *why) {
     const char *strict = getenv("NKT_TEST_NO_SKIP");
     if (strict != NULL && strcmp(strict, "1") == 0) {
         printf("  %s: a skip is a failure here: %s\n", nkt_test.name, why);
@@ -72,7 +72,7 @@ static void test_skip(const char *why) {
 }
 #define TEST_SKIP(why) test_skip(why)
 
-static int test_verdict(int ok, const char *file, int line) {
+static inline int test_verdict(int ok, const char *file, int line) {
     __atomic_fetch_add(&nkt_test.checks, 1, __ATOMIC_SEQ_CST);
     if (ok) return 1;
     __atomic_fetch_add(&nkt_test.failures, 1, __ATOMIC_SEQ_CST);
@@ -80,21 +80,21 @@ static int test_verdict(int ok, const char *file, int line) {
     return 0;
 }
 
-static int test_check_int(long long got, long long want, const char *text, const char *file,
+static inline int test_check_int(long long got, long long want, const char *text, const char *file,
                           int line) {
     if (test_verdict(got == want, file, line)) return 1;
     printf("%s is %lld, not %lld\n", text, got, want);
     return 0;
 }
 
-static int test_check_range(double got, double low, double high, const char *text,
+static inline int test_check_range(double got, double low, double high, const char *text,
                             const char *file, int line) {
     if (test_verdict(got >= low && got <= high, file, line)) return 1;
     printf("%s is %g, not in %g to %g\n", text, got, low, high);
     return 0;
 }
 
-static void test_print_bytes(const void *data, size_t len) {
+static inline void test_print_bytes(const void *data, size_t len) {
     const unsigned char *bytes = (const unsigned char *)data;
     printf("%llu bytes \"", (unsigned long long)len);
     for (size_t i = 0; i < len && i < 80; i++) {
@@ -104,7 +104,7 @@ static void test_print_bytes(const void *data, size_t len) {
     printf(len > 80 ? "...\"" : "\"");
 }
 
-static int test_check_mem(const void *got, size_t got_len, const void *want, size_t want_len,
+static inline int test_check_mem(const void *got, size_t got_len, const void *want, size_t want_len,
                           const char *text, const char *file, int line) {
     int ok = got_len == want_len && (got_len == 0 || memcmp(got, want, got_len) == 0);
     if (test_verdict(ok, file, line)) return 1;
@@ -116,7 +116,7 @@ static int test_check_mem(const void *got, size_t got_len, const void *want, siz
     return 0;
 }
 
-static int test_check(int ok, const char *text, const char *file, int line) {
+static inline int test_check(int ok, const char *text, const char *file, int line) {
     if (test_verdict(ok, file, line)) return 1;
     printf("not true: %s\n", text);
     return 0;
@@ -136,7 +136,7 @@ static int test_check(int ok, const char *text, const char *file, int line) {
 #define CHECK_VIEW(view, want)                                                           \
     test_check_mem((view).ptr, (view).len, want, strlen(want), #view, __FILE__, __LINE__)
 
-static int test_finish(void) {
+static inline int test_finish(void) {
     if (nkt_test.passed + nkt_test.failed + nkt_test.skipped == 0) {
         printf("no test was run\n");
         return 1;
