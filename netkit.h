@@ -805,9 +805,10 @@ NKT_API bool nkt_host_is_local(const char *name, size_t len);
 //         while (nkt_poller_next(poller, &event) == NKT_OK) ...
 //     }
 //
-// A handle that was ready stays ready until one of its calls has returned
+// A handle that has NKT_READ keeps it until one of its calls has returned
 // NKT_EAGAIN: leave bytes unread, and the next wait reports it again at once.
-// So read until NKT_EAGAIN, or take one line a turn; both are right. Each
+// So read until NKT_EAGAIN, or take one line a turn; both are right. NKT_WRITE,
+// NKT_CONNECTED and NKT_DONE are news and told once. Each
 // connection gets at most 16 receives between two waits, so that one busy peer
 // cannot starve the rest; after that its reads say NKT_EAGAIN, and the next
 // wait reports it again without waiting.
@@ -1064,7 +1065,8 @@ typedef struct nkt_conn_opts {
 NKT_API int nkt_conn_adopt(nkt_fd fd, const nkt_conn_opts *opts, nkt_conn **conn);
 // Gives the descriptor back, in blocking mode, and frees the handle.
 // Never blocks. Returns NKT_OK, NKT_EBUSY while there is anything buffered,
-// queued or connecting, NKT_EUNSUPPORTED without a descriptor or under a layer.
+// queued or connecting, NKT_ENOTCONN after a connect that failed, NKT_EUNSUPPORTED
+// without a descriptor or under a layer.
 NKT_API int nkt_conn_detach(nkt_conn *conn, nkt_fd *fd);
 
 // Makes a connection of your own transport. `self` is freed by its close
@@ -4327,14 +4329,14 @@ static int nkti_target_read(nkti_cursor *in, int32_t default_port, nkt_target *t
         return nkti_cursor_fail(in, text, NKT_ENAME, "address",
                                 "expected an address, a host name, or a colon and a port");
     }
-    if (len >= 4 && memcmp(text, "unix", 4) == 0) {
-        if (len == 4) {     // with a port behind it, it would be a path
-            return nkti_cursor_fail(in, text, NKT_ENAME, "host",
-                                    "expected \"unix:\" and a path, or \"unix.\" for a host");
-        }
+    bool is_unix = len >= 4 && memcmp(text, "unix", 4) == 0;
+    if (is_unix && len == 4) {      // with a port behind it, it would be a path
+        return nkti_cursor_fail(in, text, NKT_ENAME, "host",
+                                "expected \"unix:\" and a path, or \"unix.\" for a host");
+    }
+    if (is_unix && text[4] == ':') {
         in->at += 5;
-        if (text[4] == ':') return nkti_target_read_path(in, target);
-        in->at = text;
+        return nkti_target_read_path(in, target);
     }
     const char *colon = (const char *)memchr(text, ':', len);
     const char *host_end = colon == NULL ? end : colon;
@@ -5083,6 +5085,7 @@ NKT_API int nkt_poller_wait(nkt_poller *poller, int32_t timeout_ms) {
         if (result < 0) return result;
         // Work behind the scenes alone does not end the wait.
         if (result > 0 || poller->ready_count > 0 || now >= deadline) return poller->ready_count;
+        now = nkti_now(env);
     }
 }
 
@@ -5156,7 +5159,8 @@ struct nkt_task {
     nkti_waiter *waiter;
     uint32_t canceled;          // atomic
     bool over;                  // a timer without repeat was fetched
-    int64_t next_ns;
+    int64_t next_ns;            // the first expiry that was not fetched
+    int64_t tell_ns;            // the first one that the poller has not told
     int64_t repeat_ns;
 };
 
@@ -5164,19 +5168,26 @@ static bool nkti_task_is_due(const nkt_task *task, int64_t now) {
     return !task->over && now >= task->next_ns;
 }
 
+// The poller tells each expiry once, whether or not it is fetched.
 static void nkti_task_drive(nkti_handle *handle, uint32_t ready, int64_t now) {
     nkt_task *task = (nkt_task *)(void *)handle;
     (void)ready;
-    if (nkti_atomic_load(&task->canceled) != 0 || nkti_task_is_due(task, now)) {
+    if (nkti_atomic_load(&task->canceled) != 0) {
         nkti_handle_ready(handle, NKT_DONE);
-    } else {
-        nkti_handle_schedule(handle, task->next_ns);
+        return;
     }
+    if (now >= task->tell_ns) {
+        int64_t late = now - task->tell_ns;
+        nkti_handle_ready(handle, NKT_DONE);
+        task->tell_ns = task->repeat_ns == 0 ? NKT_NEVER
+            : nkti_after(task->tell_ns, (late / task->repeat_ns + 1) * task->repeat_ns);
+    }
+    nkti_handle_schedule(handle, task->tell_ns);
 }
 
 static void nkti_task_interest(nkti_handle *handle, nkt_interest *out) {
     nkt_task *task = (nkt_task *)(void *)handle;
-    if (!task->over) out->deadline_ns = task->next_ns;
+    out->deadline_ns = task->tell_ns;
 }
 
 static const nkti_handle_ops nkti_task_ops = { "task", nkti_task_drive, nkti_task_interest };
@@ -5189,6 +5200,7 @@ NKT_API int nkt_timer_start(const nkt_timer_opts *opts, nkt_task **out) {
     if (task == NULL) return NKT_ENOMEM;
     nkti_handle_init(&task->handle, env, &nkti_task_ops, true);
     task->next_ns = nkti_after(nkti_now(env), opts->delay_ms * NKTI_MS);
+    task->tell_ns = task->next_ns;
     task->repeat_ns = opts->repeat_ms * NKTI_MS;
     nkti_trace(env, task, "task", "started", NKT_OK, opts->delay_ms);
     *out = task;
@@ -5200,18 +5212,17 @@ NKT_API int nkt_timer_finish(nkt_task *task) {
     if (nkti_atomic_load(&task->canceled) != 0) return NKT_ECANCELED;
     if (task->over) return NKT_EOF;
     int64_t now = nkti_now(task->handle.env);
-    int64_t expired = 0;
-    if (nkti_task_is_due(task, now)) {
-        if (task->repeat_ns == 0) {
-            task->over = true;
-            return 1;
-        }
-        expired = (now - task->next_ns) / task->repeat_ns + 1;
-        task->next_ns += expired * task->repeat_ns;
+    if (!nkti_task_is_due(task, now)) return NKT_EAGAIN;
+    if (task->repeat_ns == 0) {
+        task->over = true;
+        return 1;
     }
-    nkti_handle_schedule(&task->handle, task->next_ns);
-    if (expired > INT_MAX) expired = INT_MAX;
-    return expired > 0 ? (int)expired : NKT_EAGAIN;
+    int64_t expired = (now - task->next_ns) / task->repeat_ns + 1;
+    task->next_ns += expired * task->repeat_ns;
+    // What was fetched needs not be told any more.
+    if (task->tell_ns < task->next_ns) task->tell_ns = task->next_ns;
+    nkti_handle_schedule(&task->handle, task->tell_ns);
+    return expired > INT_MAX ? INT_MAX : (int)expired;
 }
 
 NKT_API int nkt_task_wait(nkt_task *task, int32_t timeout_ms) {
@@ -5224,7 +5235,7 @@ NKT_API int nkt_task_wait(nkt_task *task, int32_t timeout_ms) {
         int err = nkti_wait_begin(env, &task->waiter, &task->canceled);
         if (err < 0) return err;
         nkti_interest_clear(&interest);
-        nkti_task_interest(&task->handle, &interest);
+        interest.deadline_ns = task->next_ns;
         err = nkti_wait_end(env, &task->waiter, &interest, deadline);
         if (err < 0) return err;
         now = nkti_now(env);
@@ -5249,7 +5260,12 @@ NKT_API void nkt_task_close(nkt_task *task) {
 }
 
 NKT_API int nkt_poller_add_task(nkt_poller *poller, nkt_task *task, void *user) {
-    return nkti_handle_join(poller, &task->handle, NKT_READ | NKT_WRITE, user);
+    int err = nkti_handle_join(poller, &task->handle, NKT_READ | NKT_WRITE, user);
+    if (err < 0) return err;
+    // What came while it was in no poller is told now.
+    if (!task->over && task->tell_ns > task->next_ns) task->tell_ns = task->next_ns;
+    nkti_task_drive(&task->handle, 0, nkti_now(task->handle.env));
+    return NKT_OK;
 }
 
 //==============================================================================
@@ -5340,6 +5356,7 @@ struct nkt_conn {
     bool short_read;            // the kernel had no more
     bool busy;                  // queue, flush or shutdown under way
     bool shut_asked, shut_done;
+    bool connect_news;          // the race is over, and no poller has told
     bool read_told, write_told; // the poller has told of the direction's time-out
 };
 
@@ -5479,6 +5496,7 @@ static void nkti_socket_watch(nkt_link *link, uint32_t want, nkt_interest *out) 
 
 static void nkti_socket_close(nkt_link *link, bool abort) {
     nkt_env *env = link->conn->handle.env;
+    if (nkti_socket_fd(link) == NKT_NO_FD) return;      // its connect has failed
     // A forked child must not reset its parent's connection.
     if (abort && !nkti_forked(env)) {
         env->core->set_option(env, nkti_socket_fd(link), NKT_SO_ABORT_ON_CLOSE, 1);
@@ -5625,6 +5643,7 @@ static int nkti_queue_reserve(nkt_conn *conn, size_t len) {
 static void nkti_write_failed(nkt_conn *conn, int err) {
     if (conn->write_err != 0) return;
     conn->write_err = (int16_t)err;
+    conn->write_deadline = NKT_NEVER;
     nkti_conn_trace(conn, "write failed", err, (int64_t)nkti_queue_len(conn->queue));
 }
 
@@ -5664,6 +5683,7 @@ static void nkti_pushed(nkt_conn *conn, bool was_busy) {
     if (conn->write_need > 0 && (conn->write_err != 0 || room >= conn->write_need) &&
         (!conn->busy || conn->write_need < conn->queue_max)) {
         conn->write_need = 0;
+        conn->write_deadline = NKT_NEVER;
         nkti_handle_ready(&conn->handle, NKT_WRITE);
     }
     if (was_busy != conn->busy) nkti_conn_update(conn);
@@ -5676,6 +5696,14 @@ static void nkti_conn_step(nkt_conn *conn) {
     nkti_pushed(conn, true);
 }
 
+// A link's own deadline, when it has come, is news for the reader.
+static void nkti_conn_tell_link(nkt_conn *conn, int64_t now) {
+    nkt_interest interest;
+    nkti_interest_clear(&interest);
+    nkti_conn_want(conn, conn->handle.want & NKT_READ, &interest);
+    if (now >= interest.deadline_ns) nkti_handle_ready(&conn->handle, NKT_READ);
+}
+
 static void nkti_conn_drive(nkti_handle *handle, uint32_t ready, int64_t now) {
     nkt_conn *conn = (nkt_conn *)(void *)handle;
     if (ready == NKT_READ && !conn->busy && !conn->connecting) {
@@ -5685,9 +5713,7 @@ static void nkti_conn_drive(nkti_handle *handle, uint32_t ready, int64_t now) {
     }
     bool was_connecting = conn->connecting;
     if ((conn->busy && (handle->want & NKT_WRITE)) || was_connecting) nkti_push(conn);
-    if (was_connecting && !conn->connecting) {
-        nkti_handle_ready(handle, NKT_CONNECTED | (uint32_t)(conn->read_err != 0 ? NKT_READ : 0));
-    } else if (!was_connecting && (ready & NKT_READ)) {
+    if (!was_connecting && (ready & NKT_READ)) {
         conn->short_read = false;
         nkti_handle_ready(handle, NKT_READ);
     }
@@ -5702,10 +5728,19 @@ static void nkti_conn_drive(nkti_handle *handle, uint32_t ready, int64_t now) {
         nkti_handle_ready(handle, NKT_WRITE);
     }
     nkti_pushed(conn, conn->busy);
+    if (ready == 0) nkti_conn_tell_link(conn, now);
     nkti_conn_update(conn);
 }
 
 static const nkti_handle_ops nkti_conn_ops = { "conn", nkti_conn_drive, nkti_conn_interest };
+
+// The race is over, well or badly.
+static void nkti_conn_tell_connected(nkt_conn *conn) {
+    if (!conn->connect_news || conn->handle.poller == NULL) return;
+    conn->connect_news = false;
+    nkti_handle_ready(&conn->handle, NKT_CONNECTED |
+                                     (uint32_t)(conn->read_err != 0 ? NKT_READ : 0));
+}
 
 // No descriptor tells of what is in the buffer already, or of an end that was
 // seen while something was.
@@ -5717,8 +5752,10 @@ static void nkti_conn_tell_buffered(nkt_conn *conn) {
 
 NKT_API int nkt_poller_add_conn(nkt_poller *poller, nkt_conn *conn, void *user) {
     int err = nkti_handle_join(poller, &conn->handle, NKT_READ | NKT_WRITE, user);
-    if (err >= 0) nkti_conn_tell_buffered(conn);
-    return err;
+    if (err < 0) return err;
+    nkti_conn_tell_connected(conn);
+    nkti_conn_tell_buffered(conn);
+    return NKT_OK;
 }
 
 NKT_API int nkt_poller_want(nkt_poller *poller, nkt_conn *conn, uint32_t events) {
@@ -6102,6 +6139,7 @@ NKT_API int nkt_conn_detach(nkt_conn *conn, nkt_fd *fd) {
     }
     if (conn->bottom.held != NULL) return NKT_EBUSY;
     nkt_fd detached = nkti_socket_fd(&conn->bottom);
+    if (detached == NKT_NO_FD) return NKT_ENOTCONN;
     int err = env->core->set_blocking(env, detached, true);
     if (err < 0) return err;
     if (conn->recv_wait == 1) env->core->set_option(env, detached, NKT_SO_RECV_WAIT, 0);
@@ -6160,6 +6198,9 @@ NKT_API int nkt_conn_watch(nkt_conn *conn, uint32_t want, nkt_interest *interest
     nkti_conn_want_deadlines(conn, want, interest);
     // The queue wants to be sent whatever the user waits for.
     nkti_conn_want(conn, want | (uint32_t)(conn->busy ? NKT_WRITE : 0), interest);
+    // Nothing more comes from below after an end, and a call tells it at once.
+    if ((want & NKT_READ) && conn->read_err != 0) interest->ready = true;
+    if ((want & NKT_WRITE) && conn->write_err != 0) interest->ready = true;
     return NKT_OK;
 }
 
@@ -6309,6 +6350,7 @@ static ptrdiff_t nkti_recv_waiting(nkt_conn *conn, void *buf, size_t cap) {
 
 static void nkti_read_failed(nkt_conn *conn, int err) {
     conn->read_err = (int16_t)err;
+    conn->read_deadline = NKT_NEVER;
     nkti_conn_trace(conn, err == NKT_EOF ? "eof" : "read failed", err, (int64_t)conn->received);
     nkti_conn_update(conn);
 }
@@ -7108,6 +7150,9 @@ static int nkti_race_end(nkt_conn *conn, nkti_race *race, nkt_fd fd, int err, in
     nkti_free(conn->handle.env, race, sizeof *race);
     if (err < 0) conn->read_err = conn->write_err = (int16_t)err;
     nkti_conn_trace(conn, err < 0 ? "connect failed" : "connected", err, fd);
+    conn->connect_news = true;
+    nkti_conn_tell_connected(conn);
+    nkti_conn_update(conn);
     return err;
 }
 
@@ -7244,13 +7289,13 @@ static void nkti_report_begin(nkti_text *text, const char *target, int err) {
 static void nkti_report_text(nkt_connect_report *report, const char *target) {
     nkti_text text = nkti_text_begin(report->text, sizeof report->text);
     nkti_report_begin(&text, target, report->err);
+    nkti_text_str(&text, report->err == NKT_EAGAIN ? " for " : " in ");
+    nkti_text_number(&text, report->elapsed_ms);
+    nkti_text_str(&text, " ms");
     if (report->err < 0 && report->err != NKT_EAGAIN) {
         nkti_text_str(&text, ": ");
         nkti_text_str(&text, nkt_strerror(report->err));
     }
-    nkti_text_str(&text, " after ");
-    nkti_text_number(&text, report->elapsed_ms);
-    nkti_text_str(&text, " ms");
     for (int i = 0; i < report->attempt_count && i < NKT_ATTEMPTS_MAX; i++) {
         nkti_text_str(&text, i == 0 ? "; tried " : ", ");
         nkti_report_attempt(&text, &report->attempts[i]);
@@ -7448,6 +7493,7 @@ NKT_API int nkt_connect_finish(nkt_conn *conn) {
         int err = nkti_conn_wait(conn, NKT_WRITE, &deadline);
         if (err < 0) return err;
     }
+    conn->connect_news = false;
     nkti_handle_spent(&conn->handle, NKT_CONNECTED);
     return conn->connect_log != NULL ? conn->connect_log->err : conn->write_err;
 }
