@@ -7,7 +7,8 @@ happened.
 
 1. DO THIS
 
-   Put netkit.h into your project. In exactly one C or C++ file write
+   Put netkit.h into your project. In exactly one C or C++ file write, before
+   any other #include,
 
        #define NETKIT_IMPLEMENTATION
        #include "netkit.h"
@@ -1517,12 +1518,20 @@ NKT_API size_t nkt_layout(const char **names, const uint16_t **numbers);
     #include <unistd.h>
     #define NKTI_WINDOWS 0
     typedef struct pollfd nkti_pollfd;
+    #if !defined(CLOCK_MONOTONIC) || !defined(S_ISSOCK)
+        #error "netkit: where NETKIT_IMPLEMENTATION is defined, include netkit.h before \
+system headers, or compile with -D_GNU_SOURCE or -std=gnu99"
+    #endif
 #endif
 
 #if defined(__linux__)
     #include <sys/eventfd.h>
     #include <sys/random.h>
     #define NKTI_LINUX 1
+    #if !defined(__cplusplus) && !defined(__USE_GNU)
+        // Hidden from those who included a system header before netkit.h.
+        extern int accept4(int fd, struct sockaddr *addr, socklen_t *len, int flags);
+    #endif
 #else
     #define NKTI_LINUX 0
 #endif
@@ -4319,6 +4328,11 @@ static int nkti_target_read_host(nkti_cursor *in, nkt_target *target) {
     return err;
 }
 
+static bool nkti_is_number(const char *text, const char *end) {
+    while (text < end && nkti_digit_value(*text) <= 9) text++;
+    return text == end;
+}
+
 static int nkti_target_read(nkti_cursor *in, int32_t default_port, nkt_target *target) {
     const char *text = in->at;
     const char *end = in->end;
@@ -4340,6 +4354,15 @@ static int nkti_target_read(nkti_cursor *in, int32_t default_port, nkt_target *t
     }
     const char *colon = (const char *)memchr(text, ':', len);
     const char *host_end = colon == NULL ? end : colon;
+    if (colon != NULL && end - colon > 2 && colon[1] == '/' && colon[2] == '/') {
+        return nkti_cursor_fail(in, colon, NKT_ENAME, "host",
+                                "expected host:port, not a URL");
+    }
+    if (colon == NULL && nkti_is_number(text, end)) {
+        return nkti_cursor_fail(in, text, NKT_EADDR, "address",
+                                "expected a host; a port alone has a colon before it, as in "
+                                ":7777");
+    }
     if (text[0] == '[') {
         target->kind = NKT_TARGET_ADDR;
         err = nkti_bracket_read(in, &target->ip);
@@ -8020,10 +8043,17 @@ static int nkti_listen_check(nkt_env *env, const char *text, const nkt_listen_op
     return err;
 }
 
-static int nkti_listen_problem(nkt_problem *problem, int err, int32_t os_error) {
+// What the system refused, in a sentence. `what` is the target, or NULL.
+static int nkti_listen_problem(nkt_problem *problem, int err, int32_t os_error,
+                               const char *what) {
     if (problem == NULL || problem->err != 0) return err;
-    nkti_problem_set(problem, err, "listen", -1, nkt_strerror(err));
+    nkti_problem_set(problem, err, "listen", -1, "cannot listen");
     problem->os_error = os_error;
+    nkti_text text = nkti_text_begin(problem->text, sizeof problem->text);
+    nkti_text_str(&text, "cannot listen on ");
+    nkti_text_str(&text, what != NULL ? what : "the descriptor");
+    nkti_text_str(&text, ": ");
+    nkti_text_str(&text, nkt_strerror(err));
     return err;
 }
 
@@ -8038,13 +8068,13 @@ NKT_API int nkt_listen(const char *text, const nkt_listen_opts *given, nkt_liste
     int err = nkti_listen_check(env, text, &opts, &stream, &target, opts.problem);
     if (err < 0) return err;
     nkt_listener *listener = nkti_listener_new(env, &opts, &stream);
-    if (listener == NULL) return nkti_listen_problem(opts.problem, NKT_ENOMEM, 0);
+    if (listener == NULL) return nkti_listen_problem(opts.problem, NKT_ENOMEM, 0, text);
     err = nkti_listen_target(listener, &opts, &target, opts.problem);
     if (err < 0) {
         int32_t os_error = listener->os_error;
         nkti_listener_close_fds(listener);
         nkti_listener_free(listener);
-        return nkti_listen_problem(opts.problem, err, os_error);
+        return nkti_listen_problem(opts.problem, err, os_error, text);
     }
     nkti_trace(env, listener, "listener", "listening", NKT_OK, listener->fds[0]);
     *out = listener;
@@ -8063,14 +8093,14 @@ NKT_API int nkt_listener_adopt(nkt_fd fd, const nkt_listen_opts *given, nkt_list
     if (err < 0) return err;
     if (env->core->get_option(env, fd, NKT_SO_TYPE, &type) < 0 || type != 1 ||
         env->core->get_option(env, fd, NKT_SO_LISTENING, &listening) < 0 || listening == 0) {
-        return nkti_listen_problem(opts.problem, NKT_ENOTSOCK, 0);
+        return nkti_listen_problem(opts.problem, NKT_ENOTSOCK, 0, NULL);
     }
     nkt_listener *listener = nkti_listener_new(env, &opts, &stream);
-    if (listener == NULL) return nkti_listen_problem(opts.problem, NKT_ENOMEM, 0);
+    if (listener == NULL) return nkti_listen_problem(opts.problem, NKT_ENOMEM, 0, NULL);
     err = env->core->set_blocking(env, fd, false);
     if (err < 0) {
         nkti_listener_free(listener);
-        return nkti_listen_problem(opts.problem, err, env->core->last_error(env));
+        return nkti_listen_problem(opts.problem, err, env->core->last_error(env), NULL);
     }
     env->core->set_option(env, fd, NKT_SO_CLOSE_ON_EXEC, 1);
     listener->fds[0] = fd;
