@@ -3941,7 +3941,7 @@ static bool nkti_bits_equal(const uint8_t *a, const uint8_t *b, int bits) {
 static void nkti_ip_fill(nkt_ip *ip, int bits, bool ones) {
     int max = nkti_ip_max_bits(ip);
     for (int i = bits / 8; i < max / 8; i++) {
-        uint8_t mask = i == bits / 8 ? (uint8_t)(0xff >> bits % 8) : (uint8_t)0xff;
+        uint8_t mask = (uint8_t)(i == bits / 8 ? 0xff >> bits % 8 : 0xff);
         ip->bytes[i] = (uint8_t)(ones ? ip->bytes[i] | mask : ip->bytes[i] & ~mask);
     }
 }
@@ -5478,7 +5478,7 @@ static ptrdiff_t nkti_socket_recv(nkt_link *link, void *buf, size_t cap) {
     nkt_env *env = conn->handle.env;
     if (conn->short_read) {
         conn->short_read = false;
-        return NKT_EAGAIN;
+        if (conn->handle.watch.events & NKT_READ) return NKT_EAGAIN;
     }
     ptrdiff_t count = NKT_EINTR;
     for (int i = 0; i < NKTI_EINTR_MAX && count == NKT_EINTR; i++) {
@@ -5714,7 +5714,7 @@ static void nkti_pushed(nkt_conn *conn, bool was_busy) {
 
 // Every call on a nonblocking handle begins with this.
 static void nkti_conn_step(nkt_conn *conn) {
-    if (!conn->busy || !conn->handle.nonblocking) return;
+    if (!conn->handle.nonblocking || !conn->busy) return;
     nkti_push(conn);
     nkti_pushed(conn, true);
 }
