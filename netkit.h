@@ -3179,6 +3179,14 @@ NKT_API int nkt_thread_start(nkt_env *env, void (*run)(void *arg), void *arg) {
     return threads->start(env, run, arg);
 }
 
+// Before a handle is freed: whoever cancels it may still be under the lock with
+// it, having woken us already.
+static void nkti_settle(nkt_env *env, const uint32_t *canceled) {
+    if (nkti_atomic_load(canceled) == 0) return;
+    nkti_lock(env);
+    nkti_unlock(env);
+}
+
 // --- Waiting on one blocking handle ------------------------------------------
 
 // Under the lock. NULL where no descriptor can be had: the wait is sliced then.
@@ -5277,6 +5285,7 @@ NKT_API void nkt_task_cancel(nkt_task *task) {
 
 NKT_API void nkt_task_close(nkt_task *task) {
     if (task == NULL) return;
+    nkti_settle(task->handle.env, &task->canceled);
     nkti_handle_leave(&task->handle);
     nkti_trace(task->handle.env, task, "task", "closed", NKT_OK, 0);
     nkti_free(task->handle.env, task, sizeof *task);
@@ -6124,13 +6133,15 @@ NKT_API void nkt_conn_interrupt(nkt_conn *conn) {
     nkti_waiter_post(env, conn->waiters[1]);
     nkti_handle_post(&conn->handle);
     nkti_unlock(env);
-    if (before == 0) nkti_conn_trace(conn, "interrupted", NKT_ECANCELED, 0);
+    // By now its owner may have closed it: only the pointer is told.
+    if (before == 0) nkti_trace(env, conn, "conn", "interrupted", NKT_ECANCELED, 0);
 }
 
 static size_t nkti_conn_end(nkt_conn *conn, bool abort) {
     if (conn == NULL) return 0;
     nkt_env *env = conn->handle.env;
     size_t discarded = nkti_queue_len(conn->queue);
+    nkti_settle(env, &conn->canceled);
     nkti_buf_free(conn);
     nkti_handle_leave(&conn->handle);
     nkti_conn_trace(conn, abort ? "aborted" : "closed", NKT_OK, (int64_t)discarded);
@@ -8213,6 +8224,7 @@ NKT_API void nkt_listener_interrupt(nkt_listener *listener) {
 NKT_API void nkt_listener_close(nkt_listener *listener) {
     if (listener == NULL) return;
     nkt_env *env = listener->handle.env;
+    nkti_settle(env, &listener->canceled);
     nkti_handle_leave(&listener->handle);
     nkti_trace(env, listener, "listener", "closed", NKT_OK, 0);
     // The path goes first, so that nobody finds it and is refused.
