@@ -4324,6 +4324,16 @@ static int nkti_target_read_path(nkti_cursor *in, nkt_target *target) {
     return NKT_OK;
 }
 
+static bool nkti_is_number(const char *text, const char *end) {
+    while (text < end && nkti_digit_value(*text) <= 9) text++;
+    return text == end;
+}
+
+static bool nkti_is_number_and_dots(const char *text, const char *end) {
+    while (text < end && (nkti_digit_value(*text) <= 9 || *text == '.')) text++;
+    return text == end;
+}
+
 // Reads "name", "192.0.2.1" or nothing: what stands in front of the one colon.
 static int nkti_target_read_host(nkti_cursor *in, nkt_target *target) {
     size_t len = (size_t)(in->end - in->at);
@@ -4331,14 +4341,13 @@ static int nkti_target_read_host(nkti_cursor *in, nkt_target *target) {
     target->kind = NKT_TARGET_ADDR;
     if (nkti_ip_read(&number, &target->ip) == NKT_OK) return NKT_OK;
     memset(&target->ip, 0, sizeof target->ip);
+    if (nkti_is_number_and_dots(in->at, in->end)) {
+        *in = number;               // what is wrong with the address says more
+        return NKT_EADDR;
+    }
     int err = nkti_host_read(in);
     if (err == NKT_OK) nkti_target_set_host(target, NKT_TARGET_NAME, in->at, len);
     return err;
-}
-
-static bool nkti_is_number(const char *text, const char *end) {
-    while (text < end && nkti_digit_value(*text) <= 9) text++;
-    return text == end;
 }
 
 static int nkti_target_read(nkti_cursor *in, int32_t default_port, nkt_target *target) {

@@ -1,0 +1,93 @@
+# netkit is one header: there is nothing to build before it is used. This file builds what
+# stands around it. `make help` lists the targets; make and a C compiler do for most.
+#
+#     make run                              see the library at work
+#     make install PREFIX=/usr/local        or just copy netkit.h
+#     make test CC=clang CFLAGS="-O2 -g"
+
+CC ?= cc
+CFLAGS ?=
+LDFLAGS ?=
+PREFIX ?= /usr/local
+DESTDIR ?=
+BUILD ?= build
+PYTHON ?= python3
+
+COMPILE = $(CC) -std=c99 -O2 -Wall -Wextra $(CFLAGS)
+# The tests take their own flags where CFLAGS is empty.
+ENV = CC="$(CC)" CFLAGS="$(CFLAGS)" LDFLAGS="$(LDFLAGS)" BUILD="$(BUILD)"
+
+help:
+	@echo 'make run        builds the tour and runs it: the library at work in some seconds'
+	@echo 'make examples   builds examples/*.c, each as its first lines say, into $(BUILD)/'
+	@echo 'make test       the tests that need cc, make and python3, in under a minute'
+	@echo 'make test-all   every test: sanitizers, other compilers, Wine, real servers, lint'
+	@echo 'make lint       the rules of the house, checked by a program'
+	@echo 'make split      $(BUILD)/split/netkit.h and netkit.c, for who wants a pair'
+	@echo 'make shared     $(BUILD)/libnetkit.so, for bindings, and its size'
+	@echo 'make install    netkit.h to $(DESTDIR)$(PREFIX)/include; make uninstall removes it'
+	@echo 'make clean      removes $(BUILD)/'
+	@echo 'Variables: CC CFLAGS LDFLAGS PREFIX DESTDIR BUILD PYTHON'
+
+run: $(BUILD)/tour
+	@$(BUILD)/tour
+
+$(BUILD)/tour: examples/tour.c netkit.h
+	@mkdir -p $(BUILD)
+	$(COMPILE) -I. examples/tour.c -o $@ $(LDFLAGS) -pthread
+
+# An example says in its first lines how it is built, "//     cc -I. ... -o name ...", and that
+# is what is done here. One whose library is not there is left out, and we say so.
+examples:
+	@mkdir -p $(BUILD)
+	@for file in examples/*.c; do \
+	    line=$$(sed -n 's|^//     cc ||p' $$file | sed -n '1s| *&&.*||; 1s|-o |-o $(BUILD)/|p'); \
+	    lib=$$(sed -n 's|^//     flags=.*--libs \(.*\))|\1|p' $$file); \
+	    [ -n "$$line" ] || continue; \
+	    flags=; \
+	    [ -z "$$lib" ] || flags=$$(pkg-config --cflags --libs $$lib 2>/dev/null) || \
+	        { echo "$$file is left out: there is no $$lib"; continue; }; \
+	    echo "$(CC) $$line"; \
+	    eval "$(COMPILE) $(LDFLAGS) $$line" || exit 1; \
+	done
+
+test:
+	@$(ENV) $(PYTHON) tests/run.py
+
+test-all:
+	@$(ENV) $(PYTHON) tests/run.py --all
+
+lint:
+	@$(ENV) $(PYTHON) tests/lint.py
+
+# Everything above the border and everything from it on: the one cut there is.
+split: $(BUILD)/split/netkit.c
+
+$(BUILD)/split/netkit.c: netkit.h LICENSE
+	@mkdir -p $(BUILD)/split
+	sed '/^\/\/#### IMPLEMENTATION ####/,$$d' netkit.h > $(BUILD)/split/netkit.h
+	{ echo '/*'; cat LICENSE; echo '*/'; } >> $(BUILD)/split/netkit.h
+	{ printf '#define NETKIT_IMPLEMENTATION\n#include "netkit.h"\n\n'; \
+	    sed -n '/^\/\/#### IMPLEMENTATION ####/,$$p' netkit.h; } > $@
+
+shared: $(BUILD)/libnetkit.so
+
+$(BUILD)/libnetkit.so: netkit.h
+	@mkdir -p $(BUILD)
+	printf '#define NETKIT_IMPLEMENTATION\n#include "netkit.h"\n' | \
+	    $(CC) -std=c99 -Os $(CFLAGS) -fPIC -fvisibility=hidden -DNETKIT_SHARED -I. \
+	    -x c - -shared -s -o $@ $(LDFLAGS) -pthread
+	@wc -c $@
+
+install:
+	mkdir -p $(DESTDIR)$(PREFIX)/include
+	cp netkit.h $(DESTDIR)$(PREFIX)/include/netkit.h
+	chmod 644 $(DESTDIR)$(PREFIX)/include/netkit.h
+
+uninstall:
+	rm -f $(DESTDIR)$(PREFIX)/include/netkit.h
+
+clean:
+	rm -rf $(BUILD)
+
+.PHONY: help run examples test test-all lint split shared install uninstall clean

@@ -1,0 +1,140 @@
+// chat_server.c - a chat room for thousands, in one thread, no callbacks
+//
+// Shows the poller: one loop waits for everybody at once. Somebody who does not
+// read cannot hold up the room: once 64 KiB wait for him, lines are left out
+// for him, and when he reads again he is told how many he missed.
+//
+//     cc -O2 -I. examples/chat_server.c -o chat_server -pthread
+//     ./chat_server :7777
+//     ./chat_client localhost:7777    (in another window)
+//
+// What somebody types goes to all others; "/nick NAME" changes a name. Prints:
+//
+//     listening on [::]:7777
+//     guest1 came from [::1]:40112, 1 here
+//     guest1 is now ann
+//     ann left (end of stream: the peer has finished sending), 0 here
+
+#define NETKIT_IMPLEMENTATION
+#include "netkit.h"
+#include <ctype.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+typedef struct guest {
+    nkt_conn *conn;
+    struct guest *prev, *next;
+    unsigned missed;            // lines left out since the queue was full
+    char name[24];
+} guest;
+
+static guest *room;             // everybody, as a list
+static unsigned here, came;
+
+// Other failures than a full queue come back from read_line, where the guest is
+// sent home.
+static void tell(guest *to, const nkt_str *pieces, size_t count) {
+    if (to->missed > 0 || nkt_conn_writev(to->conn, pieces, count) == NKT_EAGAIN) to->missed++;
+}
+
+static void tell_others(const guest *from, const char *text, nkt_str line) {
+    nkt_str pieces[4] = {nkt_str_of(from->name), nkt_str_of(text), line, nkt_str_of("\n")};
+    for (guest *to = room; to != NULL; to = to->next)
+        if (to != from) tell(to, pieces, 4);
+}
+
+// The queue has room again.
+static void catch_up(guest *to) {
+    char text[64];
+    snprintf(text, sizeof text, "* you missed %u lines\n", to->missed);
+    if (nkt_conn_write_str(to->conn, text) == NKT_OK) to->missed = 0;
+}
+
+static void come_in(nkt_poller *poller, nkt_conn *conn) {
+    guest *who = (guest *)calloc(1, sizeof *who);
+    if (who == NULL || nkt_poller_add_conn(poller, conn, who) < 0) {
+        free(who);
+        nkt_conn_close(conn);
+        return;
+    }
+    who->conn = conn;
+    who->next = room;
+    if (room != NULL) room->prev = who;
+    room = who;
+    here++;
+    snprintf(who->name, sizeof who->name, "guest%u", ++came);
+    char where[128], text[100];
+    nkt_conn_peer_name(conn, where, sizeof where);
+    printf("%s came from %s, %u here\n", who->name, where, here);
+    snprintf(text, sizeof text, "* welcome, %s; %u here; /nick NAME\n", who->name, here);
+    nkt_conn_write_str(conn, text);
+}
+
+static void go_home(guest *who, int err) {
+    if (who->prev != NULL) who->prev->next = who->next;
+    else room = who->next;
+    if (who->next != NULL) who->next->prev = who->prev;
+    here--;
+    printf("%s left (%s), %u here\n", who->name, nkt_strerror(err), here);
+    nkt_conn_close(who->conn);
+    free(who);
+}
+
+static void rename_guest(guest *who, const char *wish) {
+    char name[sizeof who->name];
+    snprintf(name, sizeof name, "%s", wish);
+    for (const char *c = name; *c != '\0'; c++) {
+        if (isalnum((unsigned char)*c)) continue;
+        nkt_conn_write_str(who->conn, "* a name is letters and digits\n");
+        return;
+    }
+    tell_others(who, " is now ", nkt_str_of(name));
+    printf("%s is now %s\n", who->name, name);
+    memcpy(who->name, name, sizeof name);
+}
+
+static void hear(guest *from, nkt_str line) {
+    if (nkt_str_begins(line, "/nick ")) rename_guest(from, line.ptr + 6);
+    else tell_others(from, ": ", line);
+}
+
+static void attend(guest *who, uint32_t events) {
+    int err;
+    nkt_str line;
+    if ((events & NKT_WRITE) != 0 && who->missed > 0) catch_up(who);
+    while ((err = nkt_conn_read_line(who->conn, &line)) == NKT_OK) hear(who, line);
+    if (err != NKT_EAGAIN) go_home(who, err);
+}
+
+int main(int argc, char **argv) {
+    setvbuf(stdout, NULL, _IONBF, 0);
+    nkt_problem problem;
+    nkt_listen_opts opts = {0};
+    opts.nonblocking = true;                // and so is what it accepts
+    opts.stream.line_max = 1000;
+    opts.stream.queue_max = 65536;
+    opts.problem = &problem;
+    nkt_listener *listener;
+    if (nkt_listen(argc > 1 ? argv[1] : ":7777", &opts, &listener) < 0) {
+        fprintf(stderr, "%s\n", problem.text);
+        return 1;
+    }
+    char where[128];
+    nkt_listener_name(listener, where, sizeof where);
+    printf("listening on %s\n", where);
+
+    nkt_poller *poller;
+    int err = nkt_poller_open(NULL, &poller);
+    if (err == NKT_OK) err = nkt_poller_add_listener(poller, listener, NULL);
+    while (err >= 0 && (err = nkt_poller_wait(poller, -1)) >= 0) {
+        nkt_event event;
+        while (nkt_poller_next(poller, &event) == NKT_OK) {
+            nkt_conn *conn;
+            if (event.conn != NULL) attend((guest *)event.user, event.events);
+            else while (nkt_accept(listener, &conn) == NKT_OK) come_in(poller, conn);
+        }
+    }
+    fprintf(stderr, "%s\n", nkt_strerror(err));
+    return 1;
+}

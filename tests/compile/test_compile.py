@@ -1,0 +1,618 @@
+#!/usr/bin/env python3
+"""How netkit.h compiles: standards, compilers, neighbours, switches, symbols.
+
+Without NKT_TEST_ALL=1 only what CC and a C++ compiler can show in some
+seconds; with it, gcc and clang in every standard and mingw too.
+"""
+
+import os
+import re
+import shutil
+import subprocess
+import sys
+import tempfile
+
+sys.path.insert(0, os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
+from nkt_programs import CC, ROOT, Failure, Skip, Suite, need
+
+BUILD = os.path.abspath(os.path.join(ROOT, os.environ.get("BUILD") or "build"))
+os.makedirs(BUILD, exist_ok=True)
+WORK = tempfile.mkdtemp(prefix="compile-", dir=BUILD)
+ALL = os.environ.get("NKT_TEST_ALL") == "1"
+MINGW = "x86_64-w64-mingw32-gcc"
+MINGW_CXX = "x86_64-w64-mingw32-g++"
+BORDER = "//#### IMPLEMENTATION ####"
+
+BASIC = ["-Wall", "-Wextra", "-Wpedantic", "-Wshadow", "-Wconversion", "-Wsign-conversion",
+         "-Werror"]
+GCC_BOTH = BASIC + ["-Wundef", "-Wcast-qual", "-Wwrite-strings", "-Wpointer-arith", "-Wformat=2",
+                    "-Wvla", "-Wdouble-promotion", "-Wnull-dereference"]
+GCC_C = GCC_BOTH + ["-Wstrict-prototypes", "-Wmissing-prototypes", "-Wold-style-definition",
+                    "-Wc++-compat"]
+CLANG_BOTH = [
+    "-Weverything", "-Werror",
+    "-Wno-unknown-warning-option",      # the names below come and go
+    "-Wno-padded",                      # the structures are laid out for their readers
+    "-Wno-disabled-macro-expansion",    # the C library's own macros
+    "-Wno-reserved-macro-identifier",   # _GNU_SOURCE has to be called that
+    "-Wno-reserved-id-macro",           # the same, in older ones
+    "-Wno-unused-macros",               # constants for the user, and for other systems
+    "-Wno-switch-enum",                 # a `default` stands for the rest, and says so
+    "-Wno-covered-switch-default",      # and an int from outside may be none of them
+    "-Wno-unsafe-buffer-usage",         # there is no std::span in C
+    "-Wno-pre-c11-compat",
+]
+CLANG_C = CLANG_BOTH + [
+    "-Wno-declaration-after-statement",     # C99
+]
+CLANG_CXX = CLANG_BOTH + [
+    "-Wno-c++98-compat", "-Wno-c++98-compat-pedantic",      # C++11 and later
+    "-Wno-old-style-cast",              # C has only these
+    "-Wno-zero-as-null-pointer-constant",   # NULL is what C has
+]
+
+IMPLEMENT = '#define NETKIT_IMPLEMENTATION\n#include "netkit.h"\n'
+
+# Uses some of everything, opens sockets, and ends with a word of its own.
+MAIN = r"""
+#include <stdio.h>
+int main(void) {
+    nkt_ip ip;
+    nkt_listener *listener = NULL;
+    if (nkt_ip_parse("192.0.2.1", &ip) != NKT_OK || ip.bytes[0] != 192) return 1;
+    if (nkt_listen("127.0.0.1:0", NULL, &listener) != NKT_OK) return 2;
+    nkt_listener_close(listener);
+    printf("netkit %s\n", nkt_version());
+    return 0;
+}
+"""
+
+TESTS = []
+
+
+def test(name, everything=False):
+    """Marks a test; with `everything` it belongs to test-all only."""
+    def mark(function):
+        TESTS.append((name, everything, function))
+        return function
+    return mark
+
+
+def expect(condition, message):
+    if not condition:
+        raise Failure(message)
+
+
+def run(command, env=None):
+    """Runs a command that has to succeed; gives its standard output."""
+    done = subprocess.run(command, cwd=WORK, env=env, stdin=subprocess.DEVNULL,
+                          stdout=subprocess.PIPE, stderr=subprocess.PIPE, timeout=180)
+    if done.returncode != 0:
+        raise Failure("%s\nended with status %d\n%s%s" % (
+            " ".join(command), done.returncode, done.stdout.decode("utf-8", "replace"),
+            done.stderr.decode("utf-8", "replace")))
+    return done.stdout.decode("utf-8", "replace").replace("\r\n", "\n")
+
+
+def write(name, text):
+    path = os.path.join(WORK, name)
+    with open(path, "w", encoding="utf-8") as file:
+        file.write(text)
+    return path
+
+
+def read(path):
+    with open(os.path.join(ROOT, path), encoding="utf-8") as file:
+        return file.read()
+
+
+def compile_text(compiler, flags, text, name="unit"):
+    """Compiles a text, gives the object."""
+    compiler = compiler if isinstance(compiler, list) else [compiler]
+    is_cxx = compiler[0].endswith("++")
+    source = write(name + (".cc" if is_cxx else ".c"), text)
+    target = os.path.join(WORK, name + ".o")
+    run(compiler + flags + ["-I" + ROOT, "-c", source, "-o", target])
+    return target
+
+
+def program(linker, objects, flags=(), name="program"):
+    """Links objects, runs the program, gives what it printed."""
+    linker = linker if isinstance(linker, list) else [linker]
+    target = os.path.join(WORK, name)
+    run(linker + list(objects) + list(flags) + ["-o", target, "-pthread"])
+    return run([target])
+
+
+def version():
+    return re.search(r'#define NKT_VERSION "([^"]+)"', read("netkit.h")).group(1)
+
+
+def cxx():
+    for name in (os.environ.get("CXX"), "c++", "g++", "clang++"):
+        if name and shutil.which(name):
+            return name
+    raise Skip("there is no C++ compiler; install g++ or clang")
+
+
+def switches():
+    """The switches of the manual's section 5, ready for the command line."""
+    manual = read("netkit.h").split("*/")[0]
+    section = manual[manual.index("\n5. COMPILE-TIME OPTIONS"):manual.index("\n6. ")]
+    names = re.findall(r"^   (NETKIT_\w+(?:\(x\))?)", section, re.M)
+    expect(len(names) >= 8, "the manual's section 5 lists only %r" % names)
+    return [name for name in names if name != "NETKIT_IMPLEMENTATION"]
+
+
+def define(name):
+    return "-D" + (name + "=((void)(x))" if name.endswith("(x)") else name)
+
+
+# --- Several files, two languages ----------------------------------------------
+
+USER_C = """
+#include "netkit.h"
+const char *from_c(void);
+const char *from_c(void) { return nkt_version(); }
+"""
+
+USER_CXX = r"""
+#include "netkit.h"
+#include <cstdio>
+#include <cstring>
+extern "C" const char *from_c(void);
+int main() {
+    nkt_ip a, b;
+    nkt_conn *one = nullptr, *two = nullptr;
+    nkt_str line;
+    if (nkt_ip_parse("2001:db8::1", &a) != NKT_OK) return 1;
+    if (nkt_ip_parse("2001:DB8:0::1", &b) != NKT_OK || !nkt_ip_equal(&a, &b)) return 2;
+    if (nkt_conn_pair(nullptr, nullptr, &one, &two) != NKT_OK) return 3;
+    if (nkt_conn_write_str(one, "over the border\n") != NKT_OK) return 4;
+    if (nkt_conn_read_line(two, &line) != NKT_OK) return 5;
+    if (line.len != 15 || std::memcmp(line.ptr, "over the border", 15) != 0) return 6;
+    nkt_conn_close(one);
+    nkt_conn_close(two);
+    if (std::strcmp(from_c(), nkt_version()) != 0) return 7;
+    std::printf("netkit %s\n", from_c());
+}
+"""
+
+
+@test("one C file implements, a C and a C++ file use it")
+def _():
+    compiler = cxx()
+    objects = [compile_text(CC, ["-std=c99"] + BASIC, IMPLEMENT, "implement"),
+               compile_text(CC, ["-std=c99"] + BASIC, USER_C, "user_c"),
+               compile_text(compiler, ["-std=c++11"] + BASIC, USER_CXX, "user_cxx")]
+    expect(program(compiler, objects) == "netkit %s\n" % version(), "it printed something else")
+
+
+@test("one C++ file implements, a C and a C++ file use it")
+def _():
+    compiler = cxx()
+    objects = [compile_text(compiler, ["-std=c++11"] + BASIC, IMPLEMENT, "implement"),
+               compile_text(CC, ["-std=c99"] + BASIC, USER_C, "user_c"),
+               compile_text(compiler, ["-std=c++11"] + BASIC, USER_CXX, "user_cxx")]
+    expect(program(compiler, objects) == "netkit %s\n" % version(), "it printed something else")
+
+
+@test("declarations before the implementation in one file")
+def _():
+    text = '#define _GNU_SOURCE\n#include "netkit.h"\n' + IMPLEMENT + '#include "netkit.h"\n' + MAIN
+    expect(program(CC, [compile_text(CC, ["-std=c99"] + BASIC, text)]) ==
+           "netkit %s\n" % version(), "it printed something else")
+
+
+# --- Standards and warnings -----------------------------------------------------
+
+def standard_tests():
+    rows = []
+    for compiler, package, warnings in (("gcc", "gcc", GCC_C), ("clang", "clang", CLANG_C)):
+        for standard in ("c99", "c11", "c17"):
+            rows.append((compiler, package, standard, warnings))
+    for compiler, package, warnings in (("g++", "g++", GCC_BOTH), ("clang++", "clang", CLANG_CXX)):
+        for standard in ("c++11", "c++14", "c++17", "c++20"):
+            rows.append((compiler, package, standard, warnings))
+    rows.append((MINGW, "mingw-w64", "c99", GCC_C))
+    rows.append((MINGW_CXX, "mingw-w64", "c++11", GCC_BOTH))
+    for compiler, package, standard, warnings in rows:
+        def both_halves(compiler=compiler, package=package, standard=standard,
+                        warnings=warnings):
+            need(compiler, package)
+            flags = ["-std=" + standard] + warnings
+            compile_text(compiler, flags, '#include "netkit.h"\n')
+            # Some warnings come only from the optimizer.
+            compile_text(compiler, flags + ["-O2"], IMPLEMENT)
+        test("%s -std=%s, every warning an error" % (compiler, standard), True)(both_halves)
+
+
+standard_tests()
+
+
+@test("the C compiler, C99, warnings as errors")
+def _():
+    compile_text(CC, ["-std=c99"] + BASIC, '#include "netkit.h"\n')
+    compile_text(CC, ["-std=c99", "-O2"] + BASIC, IMPLEMENT)
+
+
+@test("the C++ compiler, C++11, warnings as errors")
+def _():
+    compile_text(cxx(), ["-std=c++11"] + BASIC, '#include "netkit.h"\n')
+    compile_text(cxx(), ["-std=c++11"] + BASIC, IMPLEMENT)
+
+
+@test("GNU dialects, which have macros called linux and unix", True)
+def _():
+    need("gcc", "gcc")
+    compile_text("gcc", ["-std=gnu99"] + BASIC, IMPLEMENT)
+    compile_text("gcc", ["-std=gnu17"] + BASIC, IMPLEMENT)
+    need("g++", "g++")
+    compile_text("g++", ["-std=gnu++17"] + BASIC, IMPLEMENT)
+
+
+@test("32 bits, every warning an error", True)
+def _():
+    need("gcc", "gcc-multilib")
+    compile_text("gcc", ["-m32", "-std=c99", "-O2"] + GCC_C, IMPLEMENT)
+
+
+@test("char is unsigned", True)
+def _():
+    need("gcc", "gcc")
+    compile_text("gcc", ["-funsigned-char", "-std=c99"] + GCC_C, IMPLEMENT)
+
+
+# --- Neighbours -----------------------------------------------------------------
+
+# What raylib.h and its users have: types, functions and colours of these names.
+RAYLIB = r"""
+#define RLAPI extern
+#ifndef PI
+    #define PI 3.14159265358979323846f
+#endif
+#define DEG2RAD (PI/180.0f)
+#define CLITERAL(type) (type)
+#define LIGHTGRAY CLITERAL(Color){ 200, 200, 200, 255 }
+#define RED CLITERAL(Color){ 230, 41, 55, 255 }
+#define BLANK CLITERAL(Color){ 0, 0, 0, 0 }
+typedef struct Color { unsigned char r, g, b, a; } Color;
+typedef struct Vector2 { float x, y; } Vector2;
+typedef struct Rectangle { float x, y, width, height; } Rectangle;
+typedef struct Image { void *data; int width, height, mipmaps, format; } Image;
+typedef struct Font { int baseSize; } Font;
+typedef struct Matrix { float m0; } Matrix;
+typedef struct Wave { void *data; } Wave;
+typedef struct Sound { void *data; } Sound;
+typedef struct Ray { float x; } Ray;
+typedef struct Camera { float x; } Camera;
+typedef enum { LOG_ALL = 0, LOG_TRACE, LOG_DEBUG, LOG_INFO, LOG_ERROR, LOG_NONE } TraceLogLevel;
+typedef enum { KEY_NULL = 0, KEY_DELETE = 261, KEY_UP = 265 } KeyboardKey;
+typedef void (*TraceLogCallback)(int level, const char *text);
+RLAPI void InitWindow(int width, int height, const char *title);
+RLAPI void CloseWindow(void);
+RLAPI void ShowCursor(void);
+RLAPI void HideCursor(void);
+RLAPI double GetTime(void);
+RLAPI void WaitTime(double seconds);
+RLAPI void DrawText(const char *text, int x, int y, int size, Color color);
+RLAPI Image LoadImage(const char *file);
+RLAPI void PlaySound(Sound sound);
+RLAPI unsigned char *LoadFileData(const char *file, int *size);
+RLAPI void TraceLog(int level, const char *text, ...);
+"""
+
+# What windows.h and others put into every file as macros.
+WINDOWS_NAMES = r"""
+#define near
+#define far
+#define NEAR
+#define FAR
+#define IN
+#define OUT
+#define OPTIONAL
+#define CONST const
+#define interface struct
+#define small char
+#define hyper long long
+#define cdecl
+#define pascal
+#define ERROR 0
+#define NO_ERROR 0L
+#define DELETE (0x00010000L)
+#define TRUE 1
+#define FALSE 0
+#define BOOL int
+#define VOID void
+#define min(a, b) (((a) < (b)) ? (a) : (b))
+#define max(a, b) (((a) > (b)) ? (a) : (b))
+#define GetMessage GetMessageA
+#define SendMessage SendMessageA
+#define CreateEvent CreateEventA
+#define PostMessage PostMessageA
+#define GetObject GetObjectA
+typedef unsigned long DWORD;
+typedef unsigned char BYTE;
+typedef unsigned short WORD;
+typedef struct RECT { long left, top, right, bottom; } RECT;
+"""
+
+# And X11's, which are shorter still.
+X11_NAMES = r"""
+#define Bool int
+#define Status int
+#define True 1
+#define False 0
+#define None 0L
+#define Success 0
+#define Always 2
+#define KeyPress 2
+#define CurrentTime 0L
+"""
+
+
+@test("declarations beside names like raylib's, windows.h's and X11's")
+def _():
+    include = '#include "netkit.h"\n'
+    for names in (RAYLIB, WINDOWS_NAMES, X11_NAMES):
+        compile_text(CC, ["-std=c99"] + BASIC, names + include)
+        compile_text(CC, ["-std=c99"] + BASIC, include + names)
+    compiler = cxx()
+    for names in (RAYLIB, WINDOWS_NAMES, X11_NAMES):
+        compile_text(compiler, ["-std=c++11"] + BASIC, names + include)
+        compile_text(compiler, ["-std=c++11"] + BASIC, include + names)
+
+
+@test("the implementation after names like raylib's and X11's, on POSIX")
+def _():
+    feature = "#define _GNU_SOURCE\n"
+    red = "Color red(void);\nColor red(void) { return RED; }\n"
+    compile_text(CC, ["-std=c99"] + BASIC, feature + RAYLIB + IMPLEMENT + red)
+    compile_text(CC, ["-std=c99"] + BASIC, feature + X11_NAMES + IMPLEMENT)
+
+
+@test("the implementation uses no name that windows.h may have made a macro")
+def _():
+    # rpcndr.h: `small` is char. minwindef.h: near, far, ... The macros come after the system's
+    # headers here, as they do where windows.h was included first.
+    # min and max matter only before a parenthesis.
+    macros = [line.split()[1] for line in WINDOWS_NAMES.splitlines() if line.startswith("#define")]
+    implementation = read("netkit.h").split(BORDER)[1]
+    code = re.sub(r"//[^\n]*|/\*.*?\*/|\"(?:\\\\.|[^\"\\\\\n])*\"", " ", implementation, flags=re.S)
+    theirs = ("TRUE", "FALSE", "BOOL", "VOID")      # used in @sys, and meant
+    used = [name for name in macros if name not in theirs and
+            re.search(r"\b%s" % (name.split("(")[0] + (r"\(" if "(" in name else r"\b")), code)]
+    expect(not used, "it uses %s" % " ".join(used))
+
+
+@test("raylib's names beside the declarations, mingw", True)
+def _():
+    need(MINGW, "mingw-w64")
+    compile_text(MINGW, ["-std=c99"] + BASIC, RAYLIB + '#include "netkit.h"\n')
+    compile_text(MINGW, ["-std=c99"] + BASIC, '#include "netkit.h"\n' + RAYLIB)
+
+
+@test("windows.h before and after", True)
+def _():
+    need(MINGW, "mingw-w64")
+    windows = "#include <windows.h>\n"
+    lean = "#define WIN32_LEAN_AND_MEAN\n" + windows
+    for compiler, standard in ((MINGW, "c99"), (MINGW_CXX, "c++11")):
+        flags = ["-std=" + standard] + BASIC
+        compile_text(compiler, flags, windows + '#include "netkit.h"\n')
+        compile_text(compiler, flags, '#include "netkit.h"\n' + windows)
+        compile_text(compiler, flags, IMPLEMENT + windows)
+        compile_text(compiler, flags, lean + IMPLEMENT)
+        compile_text(compiler, flags, "#include <winsock2.h>\n" + windows + IMPLEMENT)
+        compile_text(compiler, flags, "#define UNICODE\n#define _UNICODE\n" + IMPLEMENT + windows)
+
+
+# --- What the declarations drag in ----------------------------------------------
+
+@test("the declarations include stdbool.h, stddef.h and stdint.h and nothing else")
+def _():
+    declarations = read("netkit.h").split(BORDER)[0]
+    named = re.findall(r"^\s*#\s*include\s+(\S+)", declarations.split("*/", 1)[1], re.M)
+    expect(sorted(named) == ["<stdbool.h>", "<stddef.h>", "<stdint.h>"],
+           "they include %s" % " ".join(named))
+    # What the three bring with them is theirs; measured, because libraries differ.
+    three = "#include <stdbool.h>\n#include <stddef.h>\n#include <stdint.h>\n"
+    compilers = [CC] + ([[MINGW]] if ALL and shutil.which(MINGW) else [])
+    for compiler in compilers:
+        theirs = headers_of(compiler, three)
+        ours = headers_of(compiler, '#include "netkit.h"\n')
+        more = sorted(path for path in ours - theirs if not path.endswith("netkit.h"))
+        expect(not more, "%s also reads %s" % (" ".join(compiler), " ".join(more)))
+
+
+def headers_of(compiler, text):
+    source = write("headers.c", text)
+    rule = run(compiler + ["-std=c99", "-M", "-I" + ROOT, source]).replace("\\\n", " ")
+    return set(rule.split(":", 1)[1].split()) - {source}
+
+
+# --- Switches -------------------------------------------------------------------
+
+@test("every switch of the manual, alone and with the implementation")
+def _():
+    for name in switches():
+        flags = ["-std=c99", define(name)] + BASIC
+        try:
+            # A static function has to be there, so this one has no declarations alone.
+            if name != "NETKIT_STATIC":
+                compile_text(CC, flags, '#include "netkit.h"\n')
+            compile_text(CC, flags, IMPLEMENT)
+        except Failure as error:
+            raise Failure("with %s: %s" % (name, error))
+
+
+@test("every switch of the manual, in C++ and on Windows", True)
+def _():
+    for compiler, standard, package in (("g++", "c++11", "g++"), ("clang", "c99", "clang"),
+                                        (MINGW, "c99", "mingw-w64")):
+        need(compiler, package)
+        for name in switches():
+            try:
+                compile_text(compiler, ["-std=" + standard, define(name)] + BASIC, IMPLEMENT)
+            except Failure as error:
+                raise Failure("%s with %s: %s" % (compiler, name, error))
+
+
+@test("all that can be left out, left out")
+def _():
+    flags = [define(name) for name in switches() if name.startswith("NETKIT_NO_")]
+    expect(len(flags) >= 5, "there is not much to leave out: %r" % flags)
+    compile_text(CC, ["-std=c99"] + flags + BASIC, '#include "netkit.h"\n')
+    objects = [compile_text(CC, ["-std=c99"] + flags + BASIC, IMPLEMENT + MAIN)]
+    expect(program(CC, objects) == "netkit %s\n" % version(), "it printed something else")
+
+
+@test("NETKIT_NO_THREADS needs no thread library")
+def _():
+    need("nm", "binutils")
+    target = compile_text(CC, ["-std=c99", "-DNETKIT_NO_THREADS"] + BASIC, IMPLEMENT)
+    wanted = [name for name in symbols(["-u"], target) if "pthread" in name]
+    expect(not wanted, "it still wants %s" % " ".join(wanted))
+
+
+@test("NETKIT_ASSERT is used, and may be anything")
+def _():
+    text = ("#include <stdio.h>\n"
+            "#define NETKIT_ASSERT(x) ((x) ? (void)0 : (void)puts(\"caught\"))\n" + IMPLEMENT + MAIN)
+    expect(program(CC, [compile_text(CC, ["-std=c99", "-D_GNU_SOURCE"] + BASIC, text)]) ==
+           "netkit %s\n" % version(), "it printed something else")
+    uses = re.findall(r"\bNETKIT_ASSERT\(", read("netkit.h").split(BORDER)[1])
+    expect(len(uses) >= 2, "nothing uses NETKIT_ASSERT")
+
+
+# --- Symbols --------------------------------------------------------------------
+
+def symbols(flags, path):
+    lines = run(["nm"] + flags + [path]).splitlines()
+    return sorted(line.split()[-1].split("@")[0] for line in lines if line.split())
+
+
+def declared():
+    declarations = read("netkit.h").split(BORDER)[0]
+    return sorted(set(re.findall(r"^NKT_API [^(;]*?\b(nkt_\w+)\(", declarations, re.M)))
+
+
+@test("only nkt_ symbols leave an object, and every declared function does")
+def _():
+    need("nm", "binutils")
+    for compiler, standard in ((CC, "c99"), ([cxx()], "c++11")):
+        out = symbols(["-g", "--defined-only"],
+                      compile_text(compiler, ["-std=" + standard], IMPLEMENT))
+        expect(out == declared(), "declared and not there: %s; there and not declared: %s" % (
+            sorted(set(declared()) - set(out)), sorted(set(out) - set(declared()))))
+
+
+@test("NETKIT_STATIC leaves no symbol and no warning")
+def _():
+    need("nm", "binutils")
+    target = compile_text(CC, ["-std=c99", "-DNETKIT_STATIC", "-O1"] + BASIC, IMPLEMENT + MAIN)
+    out = symbols(["-g", "--defined-only"], target)
+    expect(out == ["main"], "these leave: %s" % " ".join(out))
+    expect(program(CC, [target]) == "netkit %s\n" % version(), "it printed something else")
+
+
+@test("NETKIT_SHARED makes a library that exports the declared functions only")
+def _():
+    need("nm", "binutils")
+    library = os.path.join(WORK, "libnetkit.so")
+    flags = ["-std=c99", "-Os", "-fPIC", "-fvisibility=hidden", "-DNETKIT_SHARED"]
+    compiled = compile_text(CC, flags + BASIC, IMPLEMENT)
+    run(CC + ["-shared", compiled, "-o", library, "-pthread"])
+    out = symbols(["-D", "-g", "--defined-only"], library)
+    out = [name for name in out if name not in ("_init", "_fini", "__bss_start", "_edata", "_end")]
+    expect(out == declared(), "declared and not exported: %s; exported and not declared: %s" % (
+        sorted(set(declared()) - set(out)), sorted(set(out) - set(declared()))))
+    user = compile_text(CC, ["-std=c99", "-DNETKIT_SHARED"] + BASIC,
+                        '#include "netkit.h"\n' + MAIN, "user")
+    out = program(CC, [user], ["-L" + WORK, "-lnetkit", "-Wl,-rpath," + WORK])
+    expect(out == "netkit %s\n" % version(), "it printed something else")
+
+
+@test("NETKIT_SHARED makes a DLL, and a program uses it", True)
+def _():
+    need(MINGW, "mingw-w64")
+    need("wine", "wine64")
+    flags = ["-std=c99", "-DNETKIT_SHARED"] + BASIC
+    compiled = compile_text(MINGW, flags, IMPLEMENT)
+    run([MINGW, "-shared", compiled, "-o", "netkit.dll", "-Wl,--out-implib,libnetkit.dll.a",
+         "-lws2_32", "-liphlpapi"])
+    user = compile_text(MINGW, flags, '#include "netkit.h"\n' + MAIN, "user")
+    run([MINGW, user, "libnetkit.dll.a", "-o", "user.exe"])
+    env = dict(os.environ, WINEDEBUG="-all", WINEPREFIX=os.path.join(WORK, "wine"),
+               WINEDLLOVERRIDES="mscoree,mshtml=")
+    try:
+        # Into files: Wine's services would keep a pipe open.
+        with open(os.path.join(WORK, "dll.txt"), "w+b") as out:
+            subprocess.run(["wine", "wineboot", "-i"], cwd=WORK, env=env, timeout=120,
+                           stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL,
+                           stderr=subprocess.DEVNULL)
+            subprocess.run(["wine", os.path.join(WORK, "user.exe")], cwd=WORK, env=env, timeout=60,
+                           stdin=subprocess.DEVNULL, stdout=out, stderr=subprocess.DEVNULL)
+            out.seek(0)
+            said = out.read().decode("utf-8", "replace").strip()
+    finally:
+        subprocess.run(["wineserver", "-k"], env=env, timeout=30)
+    expect(said == "netkit %s" % version(), "it printed %r" % said)
+
+
+# --- Editors and pairs ----------------------------------------------------------
+
+@test("the editor hook opens the implementation")
+def _():
+    # The feature-test macro is for who compiles; editors use a GNU dialect or tell it.
+    source = write("hook.c", '#include "netkit.h"\n')
+    plain = run(CC + ["-std=gnu99", "-D_GNU_SOURCE", "-E", "-P", "-I" + ROOT, source])
+    expect("nkti_" not in plain, "the implementation is there without being asked for")
+    for hook in ("__INTELLISENSE__", "__CLANGD__"):
+        flags = ["-std=gnu99", "-D_GNU_SOURCE", "-D" + hook]
+        opened = run(CC + flags + ["-E", "-P", "-I" + ROOT, source])
+        expect("nkti_" in opened, "%s does not open it" % hook)
+        compile_text(CC, flags + BASIC, '#include "netkit.h"\n')
+
+
+@test("make split gives a pair that works")
+def _():
+    need("make", "make")
+    folder = os.path.join(WORK, "pair")
+    run(["make", "-s", "-C", ROOT, "split", "BUILD=" + folder])
+    split = os.path.join(folder, "split")
+    with open(os.path.join(split, "netkit.h"), encoding="utf-8") as file:
+        header = file.read()
+    expect(BORDER not in header, "the header has the implementation in it")
+    expect('AS IS' in header, "the header has no licence in it")
+    flags = ["-std=c99", "-I" + split] + BASIC
+    implement = os.path.join(WORK, "pair_netkit.o")
+    user_source = write("pair_user.c", '#include "netkit.h"\n' + MAIN)
+    user = os.path.join(WORK, "pair_user.o")
+    run(CC + flags + ["-c", os.path.join(split, "netkit.c"), "-o", implement])
+    run(CC + flags + ["-c", user_source, "-o", user])
+    expect(program(CC, [implement, user]) == "netkit %s\n" % version(), "it printed something else")
+
+
+@test("make shared builds and prints the size")
+def _():
+    need("make", "make")
+    out = run(["make", "-s", "-C", ROOT, "shared", "BUILD=" + os.path.join(WORK, "so"),
+               "CC=" + " ".join(CC)])
+    size = int(out.split()[0])
+    expect(20000 < size < 400000, "the library has %d bytes" % size)
+
+
+def main():
+    suite = Suite("compile")
+    for name, everything, function in TESTS:
+        if ALL or not everything:
+            suite.run(name, function)
+    return suite.finish()
+
+
+if __name__ == "__main__":
+    try:
+        sys.exit(main())
+    finally:
+        shutil.rmtree(WORK, ignore_errors=True)

@@ -1,0 +1,468 @@
+#!/usr/bin/env python3
+"""Builds and runs the tests, and says how they ended.
+
+    tests/run.py                    what `make test` runs
+    tests/run.py --all              what `make test-all` runs
+    tests/run.py --config tsan      one configuration (may be repeated)
+    tests/run.py unit/ip            only what has this in its name
+    tests/run.py --list             what there is
+
+Two tables below say what is run: CONFIGS, ways to build the C programs, and
+SCRIPTS, Python tests. A C program is a file tests/SUITE/*.c with a main(); its
+companions are the .c files beside it whose headers it includes. One whose
+name ends in _posix.c is not built for Windows. Every program and script ends
+with the line "N passed, N failed[, N skipped]", and so does this one.
+
+Environment: CC, CFLAGS, LDFLAGS (of the configuration "default"), BUILD,
+NKT_TEST_JOBS (how many at a time, 2), NKT_TEST_DATA (a folder of third-party
+vectors), NKT_TEST_NO_SKIP=1 (a skip is a failure), and for the programs
+NKT_TEST_ONLY and NKT_TEST_VERBOSE.
+"""
+
+import argparse
+import concurrent.futures
+import glob
+import hashlib
+import os
+import re
+import shlex
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+
+ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
+BUILD = os.path.abspath(os.path.join(ROOT, os.environ.get("BUILD") or "build"))
+JOBS = int(os.environ.get("NKT_TEST_JOBS") or 2)
+NO_SKIP = os.environ.get("NKT_TEST_NO_SKIP") == "1"
+
+CLOSING = re.compile(r"(\d+) passed, (\d+) failed(?:, (\d+) skipped)?")
+# A program need not use all that nkt_test.h has; netkit.h is looked at by tests/compile.
+WARNINGS = ("-std=c99 -Wall -Wextra -Wpedantic -Wshadow -Wconversion -Wsign-conversion"
+            " -Wno-unused-function")
+ASAN = "-fsanitize=address,undefined -fno-sanitize-recover=all -fno-omit-frame-pointer"
+PROGRAM_LIMIT_S = 60        # times the configuration's `slow`
+SCRIPT_LIMIT_S = 900
+
+
+class Config:
+    """A way to build and run the C programs."""
+
+    def __init__(self, name, cc, flags, suites="unit scenario data", libs="-pthread", slow=1,
+                 needs="", wine=False, prefix="", match="", unlike="", in_test=False):
+        self.name = name
+        self.cc = shlex.split(cc)
+        self.flags = shlex.split(flags)
+        self.suites = suites.split()
+        self.libs = shlex.split(libs)
+        self.slow = slow
+        self.needs = needs                      # what to install where it does not work
+        self.wine = wine
+        self.prefix = shlex.split(prefix)       # put before the program
+        self.match = re.compile(match)          # which programs ...
+        self.unlike = re.compile(unlike) if unlike else None    # ... and which not
+        self.in_test = in_test                  # part of `make test`, or of test-all only
+
+
+# Address randomness of more than 28 bits is more than this age of thread sanitizers bears.
+NO_ASLR = "setarch -R" if shutil.which("setarch") else ""
+
+CONFIGS = [
+    # No -Werror here: this is run with compilers we have not seen.
+    Config("default", os.environ.get("CC") or "cc",
+           WARNINGS + " " + (os.environ.get("CFLAGS") or "-O1 -g"),
+           libs=(os.environ.get("LDFLAGS") or "") + " -pthread", in_test=True),
+    # Nor here: under sanitizers gcc warns of conversions that it sees through without them.
+    Config("gcc-asan", "gcc", WARNINGS + " -O1 -g " + ASAN, slow=4, needs="gcc"),
+    Config("clang-asan", "clang", WARNINGS + " -Werror -O1 -g " + ASAN, slow=4,
+           needs="clang and its compiler-rt"),
+    Config("m32", "gcc -m32", WARNINGS + " -Werror -O1 -g", needs="gcc-multilib"),
+    Config("poll", "gcc", WARNINGS + " -Werror -O2 -DNETKIT_USE_POLL", needs="gcc"),
+    Config("no-threads", "gcc", WARNINGS + " -Werror -O1 -DNETKIT_NO_THREADS", suites="unit",
+           unlike=r"_threads", needs="gcc"),
+    Config("tsan", "gcc", WARNINGS + " -O1 -g -fsanitize=thread", slow=6,
+           match=r"_threads|^scenario/", prefix=NO_ASLR, needs="gcc and libtsan"),
+    Config("wine", "x86_64-w64-mingw32-gcc", WARNINGS + " -Werror -O1 -g", slow=3,
+           libs="-lws2_32 -liphlpapi", wine=True, needs="mingw-w64 and wine64"),
+]
+
+# Folders of Python tests (tests/FOLDER/test_*.py), and whether `make test` runs them too. They
+# are told by NKT_TEST_ALL=1 that all is wanted.
+SCRIPTS = [
+    ("compile", True),
+    ("examples", True),
+    ("interop", False),
+    ("platforms", False),
+]
+
+
+class Result:
+    def __init__(self, step, name):
+        self.step = step
+        self.name = name
+        self.passed = self.failed = self.skipped = 0
+        self.seconds = 0.0
+        self.notes = []             # what went wrong, besides the tests' own words
+        self.output = ""
+
+    def fail(self, note):
+        self.failed += 1
+        self.notes.append(note)
+
+    def skip(self, note):
+        if NO_SKIP:
+            self.fail("a skip is a failure here: " + note)
+        else:
+            self.skipped += 1
+            self.notes.append("skipped: " + note)
+
+    def counts(self):
+        text = "%d passed, %d failed" % (self.passed, self.failed)
+        return text + (", %d skipped" % self.skipped if self.skipped else "")
+
+
+running = set()
+running_lock = threading.Lock()
+
+
+def execute(command, limit_s, env=None):
+    """Runs a command in a process group of its own. Gives (exit status or None, output)."""
+    # A file and not a pipe: Wine's services live on and would hold the pipe open.
+    with tempfile.TemporaryFile() as output:
+        process = subprocess.Popen(command, cwd=ROOT, env=env, stdin=subprocess.DEVNULL,
+                                   stdout=output, stderr=subprocess.STDOUT,
+                                   start_new_session=True)
+        with running_lock:
+            running.add(process)
+        try:
+            status = process.wait(limit_s)
+        except subprocess.TimeoutExpired:
+            kill_group(process)
+            process.wait()
+            status = None
+        finally:
+            if env is None or "WINEPREFIX" not in env:
+                kill_group(process)         # also what a program has left behind
+            with running_lock:
+                running.discard(process)
+        output.seek(0)
+        text = output.read().decode("utf-8", "replace")
+    return status, text.replace("\r\n", "\n")
+
+
+def kill_group(process):
+    try:
+        os.killpg(process.pid, signal.SIGKILL)
+    except (ProcessLookupError, PermissionError):
+        pass
+
+
+def read_closing(result, status, output, limit_s):
+    """Takes the counts from the last line, and distrusts them."""
+    result.output = output
+    lines = output.split("\n")
+    while lines and not lines[-1].strip():
+        lines.pop()
+    closing = CLOSING.fullmatch(lines[-1].strip()) if lines else None
+    if closing:
+        result.passed += int(closing.group(1))
+        result.failed += int(closing.group(2))
+        skipped = int(closing.group(3) or 0)
+        if NO_SKIP:
+            result.failed += skipped
+            if skipped:
+                result.notes.append("%d skipped, and a skip is a failure here" % skipped)
+        else:
+            result.skipped += skipped
+        if not any(int(count or 0) for count in closing.groups()):
+            result.fail("it ran no test")
+    if status is None:
+        result.fail("killed after %g s" % limit_s)
+    elif not closing:
+        result.fail("ended without a closing line, with status %d" % status)
+    elif status != 0 and int(closing.group(2)) == 0:
+        result.fail("says that all is well, but ended with status %d" % status)
+    elif status == 0 and int(closing.group(2)) != 0:
+        result.fail("has failures, but ended with status 0")
+
+
+def companions(source):
+    """The .c files beside `source` that belong to headers it includes, also through others."""
+    folder = os.path.dirname(source)
+    found, seen, queue = [], set(), [source]
+    while queue:
+        with open(queue.pop(), encoding="utf-8") as file:
+            names = re.findall(r'^\s*#\s*include\s+"([^"/]+)\.h"', file.read(), re.M)
+        for name in names:
+            header = os.path.join(folder, name + ".h")
+            code = os.path.join(folder, name + ".c")
+            if name in seen or not os.path.exists(header):
+                continue
+            seen.add(name)
+            queue.append(header)
+            if os.path.exists(code) and code != source and not has_main(code):
+                found.append(code)
+    return found
+
+
+def has_main(source):
+    with open(source, encoding="utf-8") as file:
+        return re.search(r"^int main\(", file.read(), re.M) is not None
+
+
+def stamp_of(command, sources):
+    """A hash of everything the program is made of, so that it is built only when that changed."""
+    digest = hashlib.sha256("\0".join(command).encode())
+    headers = glob.glob(os.path.join(ROOT, "tests", "*.h"))
+    headers += glob.glob(os.path.join(ROOT, "tests", "*", "*.h"))
+    for path in [os.path.join(ROOT, "netkit.h")] + sorted(headers) + sources:
+        with open(path, "rb") as file:
+            digest.update(file.read())
+    return digest.hexdigest()
+
+
+def build(config, source, target):
+    """Gives "" or the compiler's complaint."""
+    sources = [source] + companions(source)
+    command = (config.cc + config.flags + ["-I" + ROOT, "-I" + os.path.join(ROOT, "tests")]
+               + sources + config.libs + ["-o"])
+    stamp = stamp_of(command, sources)
+    stamp_path = target + ".stamp"
+    if os.path.exists(target) and os.path.exists(stamp_path):
+        with open(stamp_path) as file:
+            if file.read() == stamp:
+                return ""
+    os.makedirs(os.path.dirname(target), exist_ok=True)
+    # Made beside and moved into place, for who runs the tests twice at the same time.
+    fresh = "%s.%d%s" % (target, os.getpid(), ".exe" if config.wine else "")
+    status, output = execute(command + [fresh], 300)
+    if status != 0:
+        return " ".join(command + [target]) + "\n" + output
+    os.replace(fresh, target)
+    with open(stamp_path, "w") as file:
+        file.write(stamp)
+    return ""
+
+
+def environment(config=None):
+    env = dict(os.environ)
+    env["NKT_TEST_BUILD"] = BUILD
+    env.setdefault("ASAN_OPTIONS", "detect_leaks=1")
+    env.setdefault("UBSAN_OPTIONS", "print_stacktrace=1")
+    env["PYTHONDONTWRITEBYTECODE"] = "1"
+    if config is not None and config.wine:
+        env["WINEDEBUG"] = "-all"
+        env["WINEPREFIX"] = os.path.join(BUILD, "wine")
+        env["WINEDLLOVERRIDES"] = "mscoree,mshtml="     # or it asks to download them
+        env.pop("DISPLAY", None)
+    return env
+
+
+def run_program(config, source):
+    name = os.path.relpath(source, os.path.join(ROOT, "tests"))
+    result = Result("%s: %s" % (config.name, name.split(os.sep)[0]), name)
+    begin = time.monotonic()
+    target = os.path.join(BUILD, "tests", config.name, name[:-2])
+    if config.wine:
+        target += ".exe"
+    complaint = build(config, source, target)
+    if complaint:
+        result.fail("does not build")
+        result.output = complaint
+    else:
+        limit_s = PROGRAM_LIMIT_S * config.slow
+        command = config.prefix + (["wine"] if config.wine else []) + [target]
+        status, output = execute(command, limit_s, environment(config))
+        read_closing(result, status, output, limit_s)
+    result.seconds = time.monotonic() - begin
+    return result
+
+
+def run_script(source, everything):
+    name = os.path.relpath(source, os.path.join(ROOT, "tests"))
+    result = Result("python: " + name.split(os.sep)[0], name)
+    begin = time.monotonic()
+    env = environment()
+    if everything:
+        env["NKT_TEST_ALL"] = "1"
+    else:
+        env.pop("NKT_TEST_ALL", None)
+    status, output = execute([sys.executable, source], SCRIPT_LIMIT_S, env)
+    read_closing(result, status, output, SCRIPT_LIMIT_S)
+    result.seconds = time.monotonic() - begin
+    return result
+
+
+def run_lint():
+    result = Result("lint", "lint.py")
+    begin = time.monotonic()
+    status, output = execute([sys.executable, os.path.join(ROOT, "tests", "lint.py")],
+                             SCRIPT_LIMIT_S, environment())
+    read_closing(result, status, output, SCRIPT_LIMIT_S)
+    result.seconds = time.monotonic() - begin
+    return result
+
+
+def obstacle(config):
+    """Why a configuration cannot be used on this machine, or ""."""
+    if not shutil.which(config.cc[0]):
+        return "there is no %s; install %s" % (config.cc[0], config.needs)
+    folder = os.path.join(BUILD, "tests", config.name)
+    os.makedirs(folder, exist_ok=True)
+    source = os.path.join(folder, "probe.c")
+    target = os.path.join(folder, "probe.exe")
+    with open(source, "w") as file:
+        file.write("#include <stdio.h>\nint main(void) { return puts(\"probe\") < 0; }\n")
+    status, output = execute(config.cc + config.flags + [source, "-o", target] + config.libs, 60)
+    if status != 0:
+        return "%s does not build a program; install %s\n%s" % (
+            " ".join(config.cc), config.needs, output)
+    env = environment(config)
+    if config.wine:
+        if not shutil.which("wine"):
+            return "there is no wine; install " + config.needs
+        # A server of our own that stays, so that no program pays for its start.
+        execute(["wineserver", "-p"], 20, env)
+        if not os.path.exists(os.path.join(BUILD, "wine", "system.reg")):
+            execute(["wine", "wineboot", "-i"], 180, env)
+    command = config.prefix + (["wine"] if config.wine else []) + [target]
+    status, output = execute(command, 60, env)
+    if status != 0 or output.strip() != "probe":
+        return "%s builds programs that do not run; install %s\n%s" % (
+            " ".join(config.cc), config.needs, output)
+    return ""
+
+
+def programs_of(config, words):
+    found = []
+    for suite in config.suites:
+        for source in sorted(glob.glob(os.path.join(ROOT, "tests", suite, "*.c"))):
+            name = suite + "/" + os.path.basename(source)
+            wanted = config.match.search(name) and not (config.unlike and
+                                                        config.unlike.search(name))
+            if config.wine and name.endswith("_posix.c"):
+                wanted = False
+            if wanted and has_main(source) and any(word in name for word in words):
+                found.append(source)
+    return found
+
+
+def plan(options):
+    """Gives the jobs to do: (name, function)."""
+    jobs = []
+    words = options.words or [""]
+    chosen = [config for config in CONFIGS
+              if (config.name in options.config if options.config
+                  else options.all or config.in_test)]
+    if not options.config:
+        # The longest first, so that the other worker has something to do beside it.
+        for folder, in_test in SCRIPTS:
+            pattern = os.path.join(ROOT, "tests", folder, "test_*.py")
+            for source in sorted(glob.glob(pattern)):
+                name = folder + "/" + os.path.basename(source)
+                if (options.all or in_test) and any(word in name for word in words):
+                    jobs.append((name, lambda s=source: run_script(s, options.all)))
+        if options.all and any(word in "lint.py" for word in words):
+            jobs.append(("lint.py", run_lint))
+    for config in chosen:
+        sources = programs_of(config, words)
+        if not sources:
+            continue
+        why = "" if options.list else obstacle(config)
+        if why:
+            jobs.append((config.name, lambda c=config, w=why: refused(c, w)))
+            continue
+        for source in sources:
+            name = config.name + ": " + os.path.relpath(source, os.path.join(ROOT, "tests"))
+            jobs.append((name, lambda c=config, s=source: run_program(c, s)))
+    return jobs
+
+
+def refused(config, why):
+    result = Result(config.name + ": (all)", config.name)
+    result.skip(why)
+    return result
+
+
+def say(result):
+    """One line for a program; all it said where something is wrong, set off from our words."""
+    word = "FAILED" if result.failed else "ok"
+    print("%-6s %-44s %-30s %6.1f s" % (word, result.step.split(":")[0] + ": " + result.name,
+                                        result.counts(), result.seconds))
+    for note in result.notes:
+        print("       " + note.replace("\n", "\n       "))
+    lines = result.output.rstrip().split("\n")
+    if not result.failed:
+        lines = [line for line in lines if line.startswith("skipped ")]
+    for line in lines:
+        if line:
+            print("     | " + line)
+    sys.stdout.flush()
+
+
+def summary(results, elapsed_s):
+    steps = {}
+    for result in results:
+        total = steps.setdefault(result.step, Result(result.step, ""))
+        total.passed += result.passed
+        total.failed += result.failed
+        total.skipped += result.skipped
+        total.seconds += result.seconds
+    print("\n%-30s %-36s %s" % ("step", "result", "time"))
+    for step in sorted(steps):
+        total = steps[step]
+        print("%-30s %-36s %6.1f s" % (step, total.counts(), total.seconds))
+    print("%-30s %-36s %6.1f s\n" % ("all of it", "%d at a time" % JOBS, elapsed_s))
+
+
+def stop_wine():
+    prefix = os.path.join(BUILD, "wine")
+    if shutil.which("wineserver") and os.path.isdir(prefix):
+        execute(["wineserver", "-k"], 20, dict(os.environ, WINEPREFIX=prefix))
+
+
+def main():
+    parser = argparse.ArgumentParser(description="Builds and runs the tests.")
+    parser.add_argument("words", nargs="*", help="only what has this in its name")
+    parser.add_argument("--all", action="store_true", help="every configuration and script")
+    parser.add_argument("--config", action="append", choices=[c.name for c in CONFIGS])
+    parser.add_argument("--list", action="store_true", help="say what would be run")
+    options = parser.parse_args()
+    begin = time.monotonic()
+    results = []
+    jobs = plan(options)
+    if options.list:
+        for name, _ in jobs:
+            print(name)
+        return 0
+    try:
+        with concurrent.futures.ThreadPoolExecutor(JOBS) as pool:
+            for future in concurrent.futures.as_completed([pool.submit(job) for _, job in jobs]):
+                results.append(future.result())
+                say(results[-1])
+    except BaseException:
+        with running_lock:
+            for process in running:
+                kill_group(process)
+        raise
+    finally:
+        if any(name.startswith("wine") for name, _ in jobs):
+            stop_wine()
+    summary(results, time.monotonic() - begin)
+    total = Result("", "")
+    for result in results:
+        total.passed += result.passed
+        total.failed += result.failed
+        total.skipped += result.skipped
+    if total.passed + total.failed == 0:
+        total.fail("nothing was run")
+        print("nothing was run")
+    print(total.counts())
+    return 1 if total.failed else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

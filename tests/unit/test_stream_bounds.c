@@ -1,0 +1,254 @@
+// test_stream_bounds.c - no peer can make one call cost without bound
+//
+// A hostile peer chooses how bytes come: one at a time, or without end. A call
+// must stay linear in what it reads, keep to its time-out also while there is
+// always more, hand a nonblocking program its turn back, and tell an event that
+// nobody reacts to without spinning. The peers here are transports.
+
+#define NETKIT_IMPLEMENTATION
+#include "netkit.h"
+
+#include "nkt_test.h"
+
+// Gives `total` bytes of a kind, `step` at a time, NKT_EAGAIN before each step
+// if `pausing`; sends nothing.
+typedef struct source {
+    uint64_t total, given;
+    size_t step;
+    char byte;
+    bool pausing, paused;
+} source;
+
+static ptrdiff_t source_recv(nkt_link *link, void *buf, size_t cap) {
+    source *self = (source *)link->self;
+    if (self->pausing && !self->paused) {
+        self->paused = true;
+        return NKT_EAGAIN;
+    }
+    self->paused = false;
+    uint64_t left = self->total - self->given;
+    size_t len = self->step < cap ? self->step : cap;
+    if (left < len) len = (size_t)left;
+    if (len == 0) return NKT_EOF;
+    memset(buf, self->byte, len);
+    self->given += len;
+    return (ptrdiff_t)len;
+}
+
+static ptrdiff_t source_send(nkt_link *link, const nkt_str *pieces, size_t count) {
+    (void)link;
+    (void)pieces;
+    (void)count;
+    return NKT_EAGAIN;
+}
+
+static void source_watch(nkt_link *link, uint32_t want, nkt_interest *out) {
+    (void)link;
+    if ((want & NKT_READ) != 0) out->ready = true;
+}
+
+static void source_close(nkt_link *link, bool abort) {
+    (void)link;
+    (void)abort;
+}
+
+static const nkt_transport source_table = {
+    sizeof(nkt_transport), "source", source_recv, source_send, NULL,
+    source_watch, source_close, NULL, NULL, NULL, NULL,
+};
+
+static nkt_conn *source_open(source *self, nkt_conn_opts *opts) {
+    nkt_conn *conn = NULL;
+    CHECK_INT(nkt_conn_open_custom(&source_table, self, opts, &conn), NKT_OK);
+    return conn;
+}
+
+static double since_ms(int64_t start_ns) {
+    return (double)(nkt_now_ns(NULL) - start_ns) / 1e6;
+}
+
+// What is quadratic takes 2e10 looks here; what is linear a blink.
+#define LONG_ITEM 200000
+
+static void test_byte_by_byte(void) {
+    static const struct { const char *name; int kind; } ways[] = {
+        {"read_line is linear when bytes come one at a time", 0},
+        {"read_until is linear when bytes come one at a time", 1},
+        {"read_until with many partial matches is linear too", 2},
+        {"read_message is linear when bytes come one at a time", 3},
+    };
+    for (size_t i = 0; i < sizeof ways / sizeof ways[0]; i++) {
+        TEST(ways[i].name) {
+            nkt_conn_opts opts;
+            source from;
+            nkt_str view;
+            int err;
+            memset(&opts, 0, sizeof opts);
+            memset(&from, 0, sizeof from);
+            opts.nonblocking = true;
+            opts.stream.line_max = opts.stream.message_max = LONG_ITEM;
+            from.total = LONG_ITEM;
+            from.step = 1;
+            from.byte = ways[i].kind == 3 ? '\0' : 'a';
+            from.pausing = true;
+            nkt_conn *conn = source_open(&from, &opts);
+            int64_t start = nkt_now_ns(NULL);
+            do {
+                if (ways[i].kind == 0) err = nkt_conn_read_line(conn, &view);
+                else if (ways[i].kind == 1) err = nkt_conn_read_until(conn, "bc", 2, &view);
+                else if (ways[i].kind == 2) err = nkt_conn_read_until(conn, "aaaaaaab", 8, &view);
+                else err = nkt_conn_read_message(conn, &view);
+            } while (err == NKT_EAGAIN && since_ms(start) < 5000);
+            CHECK_INT(err, NKT_OK);
+            CHECK_RANGE(since_ms(start), 0, 5000);
+            if (ways[i].kind != 3) CHECK_INT(view.len, LONG_ITEM);
+            nkt_conn_close(conn);
+        }
+    }
+}
+
+// A changed delimiter must not inherit what was learned for another.
+static void test_changed_delimiter(void) {
+    TEST("read_until with another delimiter after NKT_EAGAIN looks again") {
+        nkt_conn *a, *b;
+        nkt_conn_opts opts;
+        nkt_str view;
+        memset(&opts, 0, sizeof opts);
+        opts.nonblocking = true;
+        CHECK_INT(nkt_conn_pair(&opts, NULL, &a, &b), NKT_OK);
+        CHECK_INT(nkt_conn_write_str(b, "one;two|three"), NKT_OK);
+        CHECK_INT(nkt_conn_read_until(a, "#", 1, &view), NKT_EAGAIN);
+        CHECK_INT(nkt_conn_read_until(a, ";", 1, &view), NKT_OK);
+        CHECK_VIEW(view, "one;");
+        CHECK_INT(nkt_conn_read_until(a, "##", 2, &view), NKT_EAGAIN);
+        CHECK_INT(nkt_conn_read_until(a, "o|", 2, &view), NKT_OK);
+        CHECK_VIEW(view, "two|");
+        CHECK_INT(nkt_conn_read_until(a, "ab", 2, &view), NKT_EAGAIN);
+        CHECK_INT(nkt_conn_skip(a, 4), NKT_OK);
+        CHECK_INT(nkt_conn_write_str(b, "abc"), NKT_OK);
+        CHECK_INT(nkt_conn_read_until(a, "ab", 2, &view), NKT_OK);
+        CHECK_VIEW(view, "eab");
+        nkt_conn_close(a);
+        nkt_conn_close(b);
+    }
+}
+
+enum { SKIP_LINE, SKIP, EXACT, FLOODED };
+
+static const char *const flooded_names[FLOODED] = {"skip_line", "skip", "read_exact"};
+
+static int flooded_call(int which, nkt_conn *conn, char *room, size_t len) {
+    if (which == SKIP_LINE) return nkt_conn_skip_line(conn);
+    if (which == SKIP) return nkt_conn_skip(conn, (uint64_t)1 << 60);
+    return nkt_conn_read_exact(conn, room, len);
+}
+
+// The source never runs dry within the test, however fast the machine.
+static void test_flood(void) {
+    const size_t len = (size_t)256 << 20;
+    char *room = (char *)malloc(len);
+    for (int which = 0; which < FLOODED; which++) {
+        char name[96];
+        nkt_conn_opts opts;
+        source from;
+        memset(&opts, 0, sizeof opts);
+        snprintf(name, sizeof name, "%s meets its time-out under a flood", flooded_names[which]);
+        TEST(name) {
+            memset(&from, 0, sizeof from);
+            from.total = (uint64_t)20 << 30;
+            from.step = which == EXACT ? 1000 : 16384;
+            from.byte = 'f';
+            opts.nonblocking = false;
+            opts.stream.read_timeout_ms = 20;
+            nkt_conn *conn = source_open(&from, &opts);
+            int64_t start = nkt_now_ns(NULL);
+            int err = flooded_call(which, conn, room, len);
+            CHECK_INT(err, NKT_ETIMEDOUT);
+            CHECK_RANGE(since_ms(start), 20, 5000);
+            CHECK(from.given < from.total);
+            nkt_conn_close(conn);
+        }
+        snprintf(name, sizeof name, "%s gives the turn back under a flood", flooded_names[which]);
+        TEST(name) {
+            memset(&from, 0, sizeof from);
+            from.total = (uint64_t)4 << 30;
+            from.step = 16384;
+            from.byte = 'f';
+            opts.nonblocking = true;
+            opts.stream.read_timeout_ms = 0;
+            nkt_conn *conn = source_open(&from, &opts);
+            nkt_interest interest;
+            CHECK_INT(flooded_call(which, conn, room, len), NKT_EAGAIN);
+            CHECK_RANGE(from.given, 1, 64 << 20);
+            CHECK_INT(nkt_conn_watch(conn, NKT_READ, &interest), NKT_OK);
+            CHECK(interest.ready);          // it has more to do, and says so
+            uint64_t before = from.given;
+            CHECK_INT(flooded_call(which, conn, room, len), NKT_EAGAIN);
+            CHECK(from.given > before);     // it went on
+            nkt_conn_close(conn);
+        }
+    }
+    free(room);
+}
+
+// Events of `ms` milliseconds; nobody reacts to them but by fetching them.
+static int count_waits(nkt_poller *poller, int ms) {
+    int64_t start = nkt_now_ns(NULL);
+    nkt_event event;
+    int count = 0;
+    while (since_ms(start) < ms) {
+        nkt_poller_wait(poller, 10);
+        while (nkt_poller_next(poller, &event) == NKT_OK) count++;
+    }
+    return count;
+}
+
+static void test_ignored_timeouts(void) {
+    nkt_poller *poller;
+    nkt_conn *a, *b;
+    nkt_conn_opts opts;
+    nkt_interest interest;
+    nkt_event event;
+    char block[16384];
+    int err;
+    memset(&opts, 0, sizeof opts);
+    memset(block, 'b', sizeof block);
+    opts.nonblocking = true;
+    opts.stream.write_timeout_ms = 30;
+    TEST("a write time-out that nobody reacts to is told, without spinning") {
+        CHECK_INT(nkt_poller_open(NULL, &poller), NKT_OK);
+        CHECK_INT(nkt_conn_pair(&opts, NULL, &a, &b), NKT_OK);
+        CHECK_INT(nkt_poller_add_conn(poller, a, NULL), NKT_OK);
+        while ((err = nkt_conn_write(a, block, sizeof block)) == NKT_OK) {
+        }
+        CHECK_INT(err, NKT_EAGAIN);
+        CHECK_INT(nkt_poller_wait(poller, 2000), 1);
+        CHECK_INT(nkt_poller_next(poller, &event), NKT_OK);
+        CHECK((event.events & NKT_WRITE) != 0);
+        CHECK_RANGE(count_waits(poller, 150), 0, 3);
+        CHECK_INT(nkt_conn_flush(a), NKT_ETIMEDOUT);
+        nkt_conn_close(a);
+        nkt_conn_close(b);
+        nkt_poller_close(poller);
+    }
+    TEST("who waits to read is not woken by a write time-out") {
+        CHECK_INT(nkt_conn_pair(&opts, NULL, &a, &b), NKT_OK);
+        while ((err = nkt_conn_write(a, block, sizeof block)) == NKT_OK) {
+        }
+        CHECK_INT(err, NKT_EAGAIN);
+        CHECK_INT(nkt_conn_watch(a, NKT_READ, &interest), NKT_OK);
+        CHECK(interest.deadline_ns == NKT_NEVER);
+        CHECK_INT(nkt_conn_watch(a, NKT_WRITE, &interest), NKT_OK);
+        CHECK(interest.deadline_ns != NKT_NEVER);
+        nkt_conn_close(a);
+        nkt_conn_close(b);
+    }
+}
+
+int main(void) {
+    test_byte_by_byte();
+    test_changed_delimiter();
+    test_flood();
+    test_ignored_timeouts();
+    return test_finish();
+}
