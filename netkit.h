@@ -1960,6 +1960,11 @@ static int nkti_os_interface_index(nkt_env *env, const char *name, uint32_t *ind
     (void)env;
     unsigned found = if_nametoindex(name);
     if (found == 0) return NKT_ENODEV;
+#if NKTI_WINDOWS
+    // It overlooks what follows the number: "ethernet_1x".
+    char back[256];
+    if (if_indextoname(found, back) == NULL || strcmp(back, name) != 0) return NKT_ENODEV;
+#endif
     *index = found;
     return NKT_OK;
 }
@@ -4329,7 +4334,9 @@ static bool nkti_is_number(const char *text, const char *end) {
     return text == end;
 }
 
+// Whether it is more likely a bad IPv4 address than a bad name.
 static bool nkti_is_number_and_dots(const char *text, const char *end) {
+    if (text == end || *text == '.') return false;
     while (text < end && (nkti_digit_value(*text) <= 9 || *text == '.')) text++;
     return text == end;
 }
@@ -5199,6 +5206,7 @@ struct nkt_task {
     nkti_waiter *waiter;
     uint32_t canceled;          // atomic
     bool over;                  // a timer without repeat was fetched
+    bool cancel_told;
     int64_t next_ns;            // the first expiry that was not fetched
     int64_t tell_ns;            // the first one that the poller has not told
     int64_t repeat_ns;
@@ -5213,7 +5221,8 @@ static void nkti_task_drive(nkti_handle *handle, uint32_t ready, int64_t now) {
     nkt_task *task = (nkt_task *)(void *)handle;
     (void)ready;
     if (nkti_atomic_load(&task->canceled) != 0) {
-        nkti_handle_ready(handle, NKT_DONE);
+        if (!task->cancel_told) nkti_handle_ready(handle, NKT_DONE);
+        task->cancel_told = true;
         return;
     }
     if (now >= task->tell_ns) {
@@ -5255,6 +5264,7 @@ NKT_API int nkt_timer_finish(nkt_task *task) {
     if (!nkti_task_is_due(task, now)) return NKT_EAGAIN;
     if (task->repeat_ns == 0) {
         task->over = true;
+        task->tell_ns = NKT_NEVER;
         return 1;
     }
     int64_t expired = (now - task->next_ns) / task->repeat_ns + 1;
@@ -5343,17 +5353,24 @@ typedef struct nkti_connect_log {
     uint32_t tried;                 // addresses in all
     uint32_t kept;                  // how many of them are told below
     uint32_t target_size;           // of the target's text behind them; 0 = none
-    nkt_attempt attempts[1];        // and on
+    // Behind it stand the attempts, then the text.
 } nkti_connect_log;
 
 static size_t nkti_connect_log_size(size_t kept, size_t target_size) {
-    return offsetof(nkti_connect_log, attempts) + (kept > 0 ? kept : 1) * sizeof(nkt_attempt) +
-           target_size;
+    return sizeof(nkti_connect_log) + kept * sizeof(nkt_attempt) + target_size;
+}
+
+static nkt_attempt *nkti_connect_log_attempts(nkti_connect_log *log) {
+    return (nkt_attempt *)(void *)(log + 1);
+}
+
+static char *nkti_connect_log_target(nkti_connect_log *log) {
+    return (char *)(nkti_connect_log_attempts(log) + log->kept);
 }
 
 typedef struct nkti_queue {
     uint32_t head, tail, cap;
-    uint8_t bytes[4];       // and on, up to cap
+    // Behind it stand the bytes.
 } nkti_queue;
 
 struct nkt_conn {
@@ -5412,11 +5429,15 @@ static bool nkti_transport_is_valid(const nkt_transport *transport) {
 
 typedef struct nkti_held {
     size_t at, len;
-    uint8_t bytes[8];           // and on, up to len
+    // Behind it stand the bytes.
 } nkti_held;
 
 static size_t nkti_held_size(size_t len) {
-    return offsetof(nkti_held, bytes) + len;
+    return sizeof(nkti_held) + len;
+}
+
+static uint8_t *nkti_held_bytes(nkti_held *held) {
+    return (uint8_t *)(held + 1);
 }
 
 static void nkti_held_free(nkt_link *link) {
@@ -5430,7 +5451,7 @@ NKT_API ptrdiff_t nkt_link_recv(nkt_link *link, void *buf, size_t cap) {
     nkti_held *held = (nkti_held *)link->held;
     if (held != NULL) {
         size_t count = held->len - held->at < cap ? held->len - held->at : cap;
-        memcpy(buf, held->bytes + held->at, count);
+        memcpy(buf, nkti_held_bytes(held) + held->at, count);
         held->at += count;
         if (held->at == held->len) nkti_held_free(link);
         return (ptrdiff_t)count;
@@ -5641,7 +5662,11 @@ static void nkti_conn_update(nkt_conn *conn) {
 // --- The queue ---------------------------------------------------------------
 
 static size_t nkti_queue_size(size_t cap) {
-    return offsetof(nkti_queue, bytes) + cap;
+    return sizeof(nkti_queue) + cap;
+}
+
+static uint8_t *nkti_queue_bytes(nkti_queue *queue) {
+    return (uint8_t *)(queue + 1);
 }
 
 static size_t nkti_queue_len(const nkti_queue *queue) {
@@ -5662,7 +5687,7 @@ static int nkti_queue_reserve(nkt_conn *conn, size_t len) {
     size_t used = nkti_queue_len(queue);
     if (queue != NULL && queue->cap - queue->tail >= len) return NKT_OK;
     if (queue != NULL && queue->cap - used >= len && queue->head >= queue->cap / 2) {
-        memmove(queue->bytes, queue->bytes + queue->head, used);
+        memmove(nkti_queue_bytes(queue), nkti_queue_bytes(queue) + queue->head, used);
         queue->head = 0;
         queue->tail = (uint32_t)used;
         return NKT_OK;
@@ -5672,7 +5697,7 @@ static int nkti_queue_reserve(nkt_conn *conn, size_t len) {
     nkti_queue *grown = (nkti_queue *)nkti_resize(conn->handle.env, NULL, 0,
                                                   nkti_queue_size(cap));
     if (grown == NULL) return NKT_ENOMEM;
-    if (used > 0) memcpy(grown->bytes, queue->bytes + queue->head, used);
+    if (used > 0) memcpy(nkti_queue_bytes(grown), nkti_queue_bytes(queue) + queue->head, used);
     grown->head = 0;
     grown->tail = (uint32_t)used;
     grown->cap = (uint32_t)cap;
@@ -5695,7 +5720,7 @@ static void nkti_push(nkt_conn *conn) {
     while (err == 0 && nkti_queue_len(conn->queue) > 0) {
         nkti_queue *queue = conn->queue;
         nkt_str rest;
-        rest.ptr = (const char *)queue->bytes + queue->head;
+        rest.ptr = (const char *)nkti_queue_bytes(queue) + queue->head;
         rest.len = queue->tail - queue->head;
         ptrdiff_t sent = nkt_link_send(conn->top, &rest, 1);
         if (sent < 0) err = (int)sent;
@@ -6107,7 +6132,7 @@ NKT_API int nkt_conn_push(nkt_conn *conn, const nkt_transport *transport, void *
             return NKT_ENOMEM;
         }
         held->len = unread;
-        nkti_take(conn, held->bytes, unread);
+        nkti_take(conn, nkti_held_bytes(held), unread);
     }
     conn->top->held = held;
     link->transport = transport;
@@ -6884,7 +6909,8 @@ static int nkti_pieces_queue(nkt_conn *conn, nkti_pieces *walk, size_t rest) {
     nkti_queue *queue = conn->queue;
     for (size_t i = walk->at, offset = walk->offset; i < walk->count; i++, offset = 0) {
         size_t len = walk->pieces[i].len - offset;
-        if (len > 0) memcpy(queue->bytes + queue->tail, walk->pieces[i].ptr + offset, len);
+        uint8_t *to = nkti_queue_bytes(queue) + queue->tail;
+        if (len > 0) memcpy(to, walk->pieces[i].ptr + offset, len);
         queue->tail += (uint32_t)len;
     }
     conn->written += rest;
@@ -7170,8 +7196,8 @@ static void nkti_race_keep_log(nkt_conn *conn, const nkti_race *race, int err, i
     log->elapsed_ms = nkti_race_ms(race, now);
     log->tried = race->attempt_count;
     log->kept = kept;
-    memcpy(log->attempts, race->log, kept * sizeof log->attempts[0]);
-    memcpy((char *)log + nkti_connect_log_size(kept, 0), race->target, target_size);
+    memcpy(nkti_connect_log_attempts(log), race->log, kept * sizeof race->log[0]);
+    memcpy(nkti_connect_log_target(log), race->target, target_size);
     conn->connect_log = log;
 }
 
@@ -7310,10 +7336,9 @@ static void nkti_report_attempt(nkti_text *text, const nkt_attempt *attempt) {
     const char *what = attempt->err == NKT_EAGAIN ? "under way"
                        : attempt->err == NKT_ECANCELED ? "given up" : nkt_strerror(attempt->err);
     if (attempt->err == NKT_OK) what = "connected";
-    if (nkt_addr_format(&attempt->addr, addr, sizeof addr) > 0) {
-        nkti_text_str(text, addr);
-        nkti_text_str(text, " ");
-    }
+    nkt_addr_format(&attempt->addr, addr, sizeof addr);
+    nkti_text_str(text, addr);
+    nkti_text_str(text, " ");
     nkti_text_str(text, "(");
     nkti_text_bytes(text, what, strcspn(what, ":"));
     nkti_text_str(text, attempt->end_ms >= 0 ? ", " : ", since ");
@@ -7339,7 +7364,9 @@ static void nkti_report_text(nkt_connect_report *report, const char *target) {
         nkti_text_str(&text, ": ");
         nkti_text_str(&text, nkt_strerror(report->err));
     }
-    for (int i = 0; i < report->attempt_count && i < NKT_ATTEMPTS_MAX; i++) {
+    // A path is its own and only attempt.
+    bool has_addrs = report->attempts[0].addr.ip.family != 0;
+    for (int i = 0; has_addrs && i < report->attempt_count && i < NKT_ATTEMPTS_MAX; i++) {
         nkti_text_str(&text, i == 0 ? "; tried " : ", ");
         nkti_report_attempt(&text, &report->attempts[i]);
     }
@@ -7351,7 +7378,7 @@ static void nkti_report_text(nkt_connect_report *report, const char *target) {
 }
 
 NKT_API int nkt_conn_report(nkt_conn *conn, nkt_connect_report *report) {
-    const nkti_connect_log *log = conn->connect_log;
+    nkti_connect_log *log = conn->connect_log;
     if (log == NULL && !conn->connecting) return NKT_ENOTFOUND;
     const char *target = NULL;
     memset(report, 0, sizeof *report);
@@ -7363,14 +7390,13 @@ NKT_API int nkt_conn_report(nkt_conn *conn, nkt_connect_report *report) {
         report->attempt_count = (int32_t)race->attempt_count;
         memcpy(report->attempts, race->log, sizeof report->attempts);
     } else {
-        if (log->target_size > 0) {
-            target = (const char *)log + nkti_connect_log_size(log->kept, 0);
-        }
+        if (log->target_size > 0) target = nkti_connect_log_target(log);
         report->err = log->err;
         report->os_error = log->os_error;
         report->elapsed_ms = log->elapsed_ms;
         report->attempt_count = (int32_t)log->tried;
-        memcpy(report->attempts, log->attempts, log->kept * sizeof log->attempts[0]);
+        memcpy(report->attempts, nkti_connect_log_attempts(log),
+               log->kept * sizeof report->attempts[0]);
     }
     nkti_report_text(report, target);
     return NKT_OK;

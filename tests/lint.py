@@ -38,8 +38,8 @@ OS_MACROS = re.compile(
     r"|NKTI_WINDOWS|NKTI_LINUX|NKTI_EPOLL|NKTI_KQUEUE)\b")
 WAITING = re.compile(r"(?<![\w>.])(poll|ppoll|epoll_p?wait2?|kevent|WSAPoll|p?select|Sleep(?:Ex)?"
                      r"|nanosleep|usleep|WaitFor\w+)\s*\(")
-BANNED = re.compile(r"(?<![\w>.])(strcpy|strcat|v?sprintf|gets|atoi|strtok|v?sscanf|alloca|inet_ntoa"
-                    r"|gethostbyname|rand)\s*\(")
+BANNED = re.compile(r"(?<![\w>.])(strcpy|strcat|v?sprintf|gets|atoi|strtok|v?sscanf|alloca"
+                    r"|inet_ntoa|gethostbyname|rand)\s*\(")
 TRIO = re.compile(r"Never blocks(?=[. ])|Waits on a blocking handle(?=[.;])|May block; twin: ")
 
 RULES = []

@@ -478,7 +478,8 @@ def _():
 @test("NETKIT_ASSERT is used, and may be anything")
 def _():
     text = ("#include <stdio.h>\n"
-            "#define NETKIT_ASSERT(x) ((x) ? (void)0 : (void)puts(\"caught\"))\n" + IMPLEMENT + MAIN)
+            "#define NETKIT_ASSERT(x) ((x) ? (void)0 : (void)puts(\"caught\"))\n")
+    text += IMPLEMENT + MAIN
     expect(program(CC, [compile_text(CC, ["-std=c99", "-D_GNU_SOURCE"] + BASIC, text)]) ==
            "netkit %s\n" % version(), "it printed something else")
     uses = re.findall(r"\bNETKIT_ASSERT\(", read("netkit.h").split(BORDER)[1])

@@ -18,12 +18,12 @@
 #define COLUMNS_MAX 10
 #define TEXT_MAX 8192
 
-// --- Rules ----------------------------------------------------------------------
+// --- Rules -------------------------------------------------------------------
 
 typedef enum rule {
     AGREES = 0,
-    SCOPE_NUMBER,
-    SCOPE_NAME,
+    SCOPE_IS_NUMBER,
+    SCOPE_IS_NAME,
     SCOPE_IS_NO_INTERFACE,
     SCOPE_ON_MAPPED,
     GO_LONG_GROUPS,
@@ -34,6 +34,7 @@ typedef enum rule {
     HOST_NOT_A_NAME,
     HOST_NOT_ASCII,
     HOST_ENDS_IN_NUMBER,
+    HOST_OF_DIGITS_AND_DOTS,
     KIND_DEPRECATED,
     KIND_BY_EMBEDDED,
     RULES
@@ -53,6 +54,7 @@ static const char *const rule_reasons[RULES] = {
     "no such bytes, empty labels or outer hyphens in a name (RFC 1123 section 2.1)",
     "a name that is not ASCII is not passed on",
     "a name that ends in a number is a mistyped address (WHATWG URL)",
+    "digits and dots are a mistyped address, also where they are no name",
     "IANA does not say whether it is reachable, for it is deprecated: it is not",
     "IANA says N/A: as the IPv4 address inside",
 };
@@ -99,13 +101,13 @@ static void test_rules(void) {
         }
         for (int i = 1; i < RULES; i++) {
             // Whether a name in the files is an interface depends on the host.
-            if (i == SCOPE_NAME) continue;
+            if (i == SCOPE_IS_NAME) continue;
             if (!CHECK(rule_uses[i] > 0)) printf("  %s\n", rule_reasons[i]);
         }
     }
 }
 
-// --- Files ----------------------------------------------------------------------
+// --- Files -------------------------------------------------------------------
 
 typedef struct table {
     char *data;
@@ -238,7 +240,7 @@ static const char *from_json(const char *json, char *out, size_t *len) {
     return *p == '"' ? p + 1 : p;
 }
 
-// --- netkit's answers -----------------------------------------------------------
+// --- netkit's answers --------------------------------------------------------
 
 // A heap block of exactly the text's size, so that a sanitizer sees a read
 // behind it; and a problem that must make sense.
@@ -306,7 +308,7 @@ static rule rule_of_scope(const char *scope, size_t len, uint32_t *index) {
         for (size_t i = 0; i < len; i++) value = value * 10 + (scope[i] - '0');
         if (value > 4294967295.0) return AGREES;
         *index = (uint32_t)value;
-        return SCOPE_NUMBER;
+        return SCOPE_IS_NUMBER;
     }
     if (len == 0 || len >= sizeof name || memchr(scope, '\0', len) != NULL) {
         return SCOPE_IS_NO_INTERFACE;
@@ -314,7 +316,7 @@ static rule rule_of_scope(const char *scope, size_t len, uint32_t *index) {
     memcpy(name, scope, len);
     name[len] = '\0';
     *index = if_nametoindex(name);
-    return *index != 0 ? SCOPE_NAME : SCOPE_IS_NO_INTERFACE;
+    return *index != 0 ? SCOPE_IS_NAME : SCOPE_IS_NO_INTERFACE;
 }
 
 static int has_long_group(const char *text, const char *end) {
@@ -342,7 +344,7 @@ static rule rule_of_scoped(const char *text, const char *percent, const char *en
     return err == want ? why : AGREES;
 }
 
-// --- Literals -------------------------------------------------------------------
+// --- Literals ----------------------------------------------------------------
 
 static void test_literals(void) {
     TEST("ip_literals.tsv: as all strict parsers read it") {
@@ -460,7 +462,7 @@ static void test_zones(void) {
     }
 }
 
-// --- Networks, addresses with ports, targets ------------------------------------
+// --- Networks, addresses with ports, targets ---------------------------------
 
 static void test_networks(void) {
     TEST("cidr.tsv: as the strict column reads it") {
@@ -504,6 +506,12 @@ static rule rule_of_name(const char *name, size_t len, int err) {
         last = from;
         last_len = i - from;
         from = i + 1;
+    }
+    if (bad && err == NKT_EADDR && name[0] != '.') {
+        for (size_t i = 0; i < len; i++) {
+            if (name[i] != '.' && (name[i] < '0' || name[i] > '9')) return AGREES;
+        }
+        return HOST_OF_DIGITS_AND_DOTS;
     }
     if (bad) return err == NKT_ENAME ? HOST_NOT_A_NAME : AGREES;
     char label[64];
@@ -623,7 +631,7 @@ static void test_targets(void) {
     }
 }
 
-// --- Kinds ----------------------------------------------------------------------
+// --- Kinds -------------------------------------------------------------------
 
 // What each line of IANA's registries is called here.
 static const struct { const char *prefix; nkt_ip_kind kind; } iana_kinds[] = {
@@ -704,7 +712,7 @@ static void test_kinds(void) {
             if (!CHECK_INT(err, NKT_OK)) continue;
             nkt_ip ends[2] = {nkt_net_first(&net), nkt_net_last(&net)};
             for (int i = 0; i < 2; i++) {
-                // The ends of three blocks lie in smaller ones with lines of their own.
+                // Three of the ends lie in smaller blocks with their own lines.
                 const char *smallest = prefix, *is_reachable = reachable;
                 if (strcmp(prefix, "0.0.0.0/8") == 0 && i == 0) smallest = "0.0.0.0/32";
                 if (strcmp(prefix, "240.0.0.0/4") == 0 && i == 1) smallest = "255.255.255.255/32";

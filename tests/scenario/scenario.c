@@ -144,11 +144,21 @@ static const row rows[] = {
 #define ROW_COUNT (sizeof rows / sizeof rows[0])
 #define FACE_COUNT (sizeof scene_faces / sizeof scene_faces[0])
 
+#ifdef _WIN32
+// Closing, Wine first sends the end of the stream and then the reset, which the
+// other side's Linux does not tell any more.
+static bool on_wine(void) {
+    return GetProcAddress(GetModuleHandleA("ntdll.dll"), "wine_get_version") != NULL;
+}
+#endif
+
 // NULL if the row runs on the face, else why it cannot.
 static const char *why_not(const row *r, const face *f) {
 #ifdef _WIN32
     if (f->carrier == CARRIER_UNIX) return "no Unix-domain sockets in Wine and old Windows";
     if ((r->needs & NEEDS_SIGNALS) != 0) return "signals do not end waits on Windows";
+    if ((r->needs & (NEEDS_RESET | NEEDS_RESET_TRICK)) != 0 && f->carrier == CARRIER_TCP &&
+        on_wine()) return "Wine ends a stream before it resets it";
 #endif
     if ((r->needs & NEEDS_POLLER) != 0 && !f->polled) return "it is about the poller";
     if ((r->needs & NEEDS_RESET) != 0 && f->carrier == CARRIER_UNIX) {

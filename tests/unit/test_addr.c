@@ -12,7 +12,7 @@
 
 #define COUNT(array) (sizeof(array) / sizeof((array)[0]))
 
-// A heap block of exactly `len` bytes, so that a sanitizer sees a read behind it.
+// A heap block of exactly `len` bytes: a sanitizer sees a read behind it.
 static char *exact(const void *text, size_t len) {
     char *copy = (char *)malloc(len > 0 ? len : 1);
     if (copy == NULL) abort();
@@ -98,7 +98,7 @@ static uint32_t some_interface(char *name) {
     return 0;
 }
 
-// --- Reading an address ---------------------------------------------------------
+// --- Reading an address ------------------------------------------------------
 
 typedef struct good_row {
     const char *name;
@@ -320,7 +320,7 @@ static void test_bad_rows(void) {
     }
 }
 
-// --- A slow reader to compare with ----------------------------------------------
+// --- A slow reader to compare with -------------------------------------------
 
 // Cuts text at a separator and returns the number of pieces, at most 16.
 static int cut(const char *text, size_t len, char by, nkt_str *pieces) {
@@ -343,7 +343,7 @@ static int slow_ip4(const char *text, size_t len, uint8_t *bytes) {
     for (int i = 0; i < 4; i++) {
         int match = 0;
         for (int value = 0; value < 256; value++) {
-            char right[8];
+            char right[16];
             snprintf(right, sizeof right, "%d", value);
             if (strlen(right) != pieces[i].len) continue;
             if (memcmp(right, pieces[i].ptr, pieces[i].len) != 0) continue;
@@ -471,7 +471,7 @@ static void test_mutations(void) {
     }
 }
 
-// --- Writing --------------------------------------------------------------------
+// --- Writing -----------------------------------------------------------------
 
 static void check_every_capacity(const nkt_ip *ip, const char *want) {
     size_t len = strlen(want);
@@ -533,7 +533,7 @@ static void test_writing(void) {
     }
 }
 
-// --- Scopes by name -------------------------------------------------------------
+// --- Scopes by name ----------------------------------------------------------
 
 static void test_scopes(void) {
     TEST("a scope can be the name of an interface") {
@@ -589,7 +589,7 @@ static void test_scopes(void) {
     }
 }
 
-// --- Order, equality, hash ------------------------------------------------------
+// --- Order, equality, hash ---------------------------------------------------
 
 static const char *const ascending[] = {
     "",          "0.0.0.0",   "0.0.0.1",   "10.0.0.1",        "127.0.0.1",  "127.0.0.2",
@@ -648,7 +648,7 @@ static void test_order(void) {
     }
 }
 
-// --- Making addresses -----------------------------------------------------------
+// --- Making addresses --------------------------------------------------------
 
 static void test_making(void) {
     TEST("IPv4 to and from an integer") {
@@ -724,7 +724,7 @@ static void test_making(void) {
     }
 }
 
-// --- Address and port -----------------------------------------------------------
+// --- Address and port --------------------------------------------------------
 
 static const struct { const char *name, *text, *canonical; int port; } good_addrs[] = {
     {"IPv4 and port", "192.0.2.1:80", "192.0.2.1:80", 80},
@@ -835,7 +835,7 @@ static void test_addrs(void) {
     }
 }
 
-// --- The system's structures ----------------------------------------------------
+// --- The system's structures -------------------------------------------------
 
 static void test_sockaddr(void) {
     TEST("IPv4 to and from struct sockaddr_in") {
@@ -926,7 +926,7 @@ static void test_sockaddr(void) {
     }
 }
 
-// --- Bugs that others had -------------------------------------------------------
+// --- Bugs that others had ----------------------------------------------------
 
 static void test_known_bugs(void) {
     TEST("known bug 1: octal IPv4 fields are refused") {
@@ -958,7 +958,7 @@ static void test_known_bugs(void) {
         CHECK_STR(problem.field, "scope");
     }
     TEST("known bug 4: a failure writes nothing, a success every byte") {
-        // parse_ip and parse_addr look at this on every call above; here are the
+        // parse_ip and parse_addr look at this on every call above; these are
         // texts that go wrong late, when most of the bytes are known.
         static const char *const texts[] = {
             "1.2.3.", "1.2.3.4x", "1:2:3:4:5:6:7:8:", "1:2:3:4:5:6:1.2.3.", "::1.2.3.256",

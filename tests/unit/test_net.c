@@ -61,7 +61,7 @@ static const char *text_of(const nkt_ip *ip) {
     return text;
 }
 
-// --- Reading, writing, reaching -------------------------------------------------
+// --- Reading, writing, reaching ----------------------------------------------
 
 static const struct net_row {
     const char *name, *text, *canonical, *last, *broadcast, *mask;
@@ -338,7 +338,7 @@ static void test_contains(void) {
     }
 }
 
-// --- Kinds ----------------------------------------------------------------------
+// --- Kinds -------------------------------------------------------------------
 
 // A block, its kind, whether it is reachable from everywhere, and the kinds of
 // the addresses in front of and behind it ("" where there is none).

@@ -44,7 +44,7 @@ static int parse(const char *text, size_t len, int32_t default_port, nkt_target 
     return err;
 }
 
-// --- What is read ---------------------------------------------------------------
+// --- What is read ------------------------------------------------------------
 
 static const struct good_row {
     const char *name, *text;
@@ -146,7 +146,7 @@ static void test_good_rows(void) {
     }
 }
 
-// --- What is refused ------------------------------------------------------------
+// --- What is refused ---------------------------------------------------------
 
 static const struct bad_row {
     const char *name, *text;
@@ -189,7 +189,7 @@ static const struct bad_row {
     {"bad: IPv6 and empty port", "2001:db8::1:", NKT_EADDR, "address", 12},
     {"bad: two ports", "example.org:80:80", NKT_EADDR, "address", 0},
     {"bad: IPv4 and two ports", "192.0.2.1:80:80", NKT_EADDR, "address", 9},
-    {"bad: URL", "http://example.org", NKT_EPORT, "port", 5},
+    {"bad: URL", "http://example.org", NKT_ENAME, "host", 4},
     {"bad: star", "*:80", NKT_ENAME, "host", 0},
     {"bad: star alone", "*", NKT_ENAME, "host", 0},
     {"bad: blank in front", " example.org:80", NKT_ENAME, "host", 0},
@@ -207,14 +207,15 @@ static const struct bad_row {
     {"bad: not ASCII", "m\xc3\xbcnchen.example:80", NKT_EUNSUPPORTED, "host", 1},
     {"bad: not UTF-8", "caf\xe9:80", NKT_EUNSUPPORTED, "host", 3},
     {"bad: full-width dot", "a\xef\xbc\x8e" "b:80", NKT_EUNSUPPORTED, "host", 1},
-    {"number: one", "1:80", NKT_EADDR, "host", 0},
-    {"number: a long one", "3232235777:80", NKT_EADDR, "host", 0},
+    {"number: one", "1:80", NKT_EADDR, "address", 0},
+    {"number: a port alone", "7777", NKT_EADDR, "address", 0},
+    {"number: a long one", "3232235777:80", NKT_EADDR, "address", 0},
     {"number: hex", "0x7f000001:80", NKT_EADDR, "host", 0},
-    {"number: short form", "127.1:80", NKT_EADDR, "host", 4},
-    {"number: leading zero", "127.0.0.01:80", NKT_EADDR, "host", 8},
-    {"number: field of 256", "192.0.2.256:80", NKT_EADDR, "host", 8},
-    {"number: five fields", "1.2.3.4.5:80", NKT_EADDR, "host", 8},
-    {"number: dot at the end", "192.0.2.1.:80", NKT_EADDR, "host", 8},
+    {"number: short form", "127.1:80", NKT_EADDR, "address", 5},
+    {"number: leading zero", "127.0.0.01:80", NKT_EADDR, "address", 8},
+    {"number: field of 256", "192.0.2.256:80", NKT_EADDR, "address", 8},
+    {"number: five fields", "1.2.3.4.5:80", NKT_EADDR, "address", 7},
+    {"number: dot at the end", "192.0.2.1.:80", NKT_EADDR, "address", 9},
     {"number: hex field", "192.0.2.0x1:80", NKT_EADDR, "host", 8},
     {"number: hex field in capitals", "example.0XfF:80", NKT_EADDR, "host", 8},
     {"number: 0x and nothing", "example.0x:80", NKT_EADDR, "host", 8},
@@ -298,7 +299,7 @@ static void test_mutations(void) {
     }
 }
 
-// --- Lengths --------------------------------------------------------------------
+// --- Lengths -----------------------------------------------------------------
 
 // A name of `len` bytes in labels of at most 63.
 static void make_name(char *name, size_t len) {
@@ -387,7 +388,7 @@ static void test_lengths(void) {
     }
 }
 
-// --- Names ----------------------------------------------------------------------
+// --- Names -------------------------------------------------------------------
 
 static void test_names(void) {
     TEST("each byte is allowed in a name or not") {
