@@ -22,18 +22,21 @@
 #include <stdio.h>
 #include <string.h>
 
-static int say(nkt_conn *conn, const char *text, size_t len) {
+// Two threads use it until the program ends, and so it is never closed.
+static nkt_conn *conn;
+
+static int say(const char *text, size_t len) {
     nkt_str pieces[2] = {{text, len}, nkt_str_of("\r\n")};
     return nkt_conn_writev(conn, pieces, 2);
 }
 
 static void send_stdin(void *arg) {
-    nkt_conn *conn = (nkt_conn *)arg;
     static char text[60000];
+    (void)arg;
     bool goodbye = false;
     while (fgets(text, sizeof text, stdin) != NULL) {
         size_t len = strcspn(text, "\r\n");
-        if (say(conn, text, len) < 0) return;           // the reading thread hears why
+        if (say(text, len) < 0) return;           // the reading thread hears why
         goodbye = strncmp(text, "QUIT", 4) == 0;
     }
     // After QUIT it is the server's turn to hang up; redis throws away replies
@@ -50,14 +53,13 @@ int main(int argc, char **argv) {
     nkt_connect_report report;
     nkt_connect_opts opts = {0};
     opts.report = &report;
-    nkt_conn *conn;
     if (nkt_connect(argv[1], &opts, &conn) < 0) {
         fprintf(stderr, "%s\n", report.text);
         return 1;
     }
     int err = NKT_OK;
-    if (argc == 2) err = nkt_thread_start(NULL, send_stdin, conn);
-    for (int i = 2; i < argc && err == NKT_OK; i++) err = say(conn, argv[i], strlen(argv[i]));
+    if (argc == 2) err = nkt_thread_start(NULL, send_stdin, NULL);
+    for (int i = 2; i < argc && err == NKT_OK; i++) err = say(argv[i], strlen(argv[i]));
 
     int left = argc - 2;
     while ((err == NKT_OK || err == NKT_EINTR) && (argc == 2 || left > 0)) {
@@ -67,6 +69,5 @@ int main(int argc, char **argv) {
         if (err == NKT_OK) left--;
     }
     if (err < 0 && err != NKT_EOF) fprintf(stderr, "%s\n", nkt_strerror(err));
-    // The connection goes with the process: the other thread may be using it.
     return err < 0 && err != NKT_EOF;
 }

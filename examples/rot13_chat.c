@@ -16,24 +16,27 @@
 #include <stdio.h>
 #include <string.h>
 
+// Two threads use it until the program ends, and so it is never closed.
+static nkt_conn *conn;
+
 static void send_stdin(void *arg) {
-    nkt_conn *conn = (nkt_conn *)arg;
+    (void)arg;
     char text[1000];
     while (fgets(text, sizeof text, stdin) != NULL)
         if (nkt_conn_write_str(conn, text) < 0) return;     // the reading thread hears why
     nkt_conn_shutdown_write(conn);
 }
 
-static int wait_for_caller(const char *target, nkt_conn **conn) {
+static int wait_for_caller(const char *target) {
     nkt_listener *listener;
     char where[128];
     int err = nkt_listen(target, NULL, &listener);
     if (err < 0) return err;
     nkt_listener_name(listener, where, sizeof where);
     printf("* listening on %s\n", where);
-    err = nkt_accept(listener, conn);
+    err = nkt_accept(listener, &conn);
     nkt_listener_close(listener);
-    return err < 0 ? err : rot13_push(*conn);
+    return err < 0 ? err : rot13_push(conn);
 }
 
 int main(int argc, char **argv) {
@@ -43,9 +46,8 @@ int main(int argc, char **argv) {
         fprintf(stderr, "usage: rot13_chat [--listen] host:port\n");
         return 2;
     }
-    nkt_conn *conn;
-    int err = listens ? wait_for_caller(argv[2], &conn) : rot13_connect(argv[1], NULL, &conn);
-    if (err == NKT_OK) err = nkt_thread_start(NULL, send_stdin, conn);
+    int err = listens ? wait_for_caller(argv[2]) : rot13_connect(argv[1], NULL, &conn);
+    if (err == NKT_OK) err = nkt_thread_start(NULL, send_stdin, NULL);
 
     while (err == NKT_OK || err == NKT_EINTR) {     // NKT_EINTR: after Ctrl-Z and fg
         nkt_str line;
@@ -53,6 +55,5 @@ int main(int argc, char **argv) {
         if (err == NKT_OK) printf("%s\n", line.ptr);
     }
     fprintf(stderr, "%s\n", nkt_strerror(err));
-    // The connection goes with the process: the other thread may be using it.
     return err != NKT_EOF;
 }
