@@ -1758,8 +1758,11 @@ static int nkti_os_open(nkt_env *env, int family, int type, nkt_fd *fd) {
 
 static int nkti_os_bind(nkt_env *env, nkt_fd fd, const void *addr, size_t len) {
     (void)env;
-    return nkti_os_result(bind((nkti_socket)fd, (const struct sockaddr *)addr,
-                               (nkti_socklen)len));
+    int err = nkti_os_result(bind((nkti_socket)fd, (const struct sockaddr *)addr,
+                                  (nkti_socklen)len));
+    // Windows has no privileged ports: it says so of a port that is another
+    // program's for itself alone.
+    return NKTI_WINDOWS && err == NKT_EACCES ? (int)NKT_EADDRINUSE : err;
 }
 
 static int nkti_os_listen(nkt_env *env, nkt_fd fd, int backlog) {
@@ -1826,15 +1829,19 @@ static int nkti_os_getsockopt(nkt_fd fd, int level, int name, int *value) {
     return nkti_os_result(getsockopt((nkti_socket)fd, level, name, (char *)value, &len));
 }
 
+// Idle seconds before the first probe.
+#if defined(TCP_KEEPIDLE)
+    #define NKTI_KEEPIDLE TCP_KEEPIDLE
+#elif defined(TCP_KEEPALIVE)
+    #define NKTI_KEEPIDLE TCP_KEEPALIVE
+#else
+    #define NKTI_KEEPIDLE 3         // Windows 10 1709; not in every SDK
+#endif
+
 static int nkti_os_set_keepalive(nkt_fd fd, int seconds) {
     int err = nkti_os_setsockopt(fd, SOL_SOCKET, SO_KEEPALIVE, seconds > 0);
     if (err < 0 || seconds <= 0) return err;
-#if defined(TCP_KEEPIDLE)
-    err = nkti_os_setsockopt(fd, IPPROTO_TCP, TCP_KEEPIDLE, seconds);
-#elif defined(TCP_KEEPALIVE)
-    err = nkti_os_setsockopt(fd, IPPROTO_TCP, TCP_KEEPALIVE, seconds);
-#endif
-    return err;
+    return nkti_os_setsockopt(fd, IPPROTO_TCP, NKTI_KEEPIDLE, seconds);
 }
 
 // Rebinding a port whose old connections linger is wanted; taking a port from a
@@ -1940,15 +1947,9 @@ static int nkti_os_get_option(nkt_env *env, nkt_fd fd, int option, int64_t *valu
         break;
     case NKT_SO_KEEPALIVE_S:
         err = nkti_os_getsockopt(fd, SOL_SOCKET, SO_KEEPALIVE, &number);
-#if defined(TCP_KEEPIDLE)
         if (err >= 0 && number != 0) {
-            err = nkti_os_getsockopt(fd, IPPROTO_TCP, TCP_KEEPIDLE, &number);
+            err = nkti_os_getsockopt(fd, IPPROTO_TCP, NKTI_KEEPIDLE, &number);
         }
-#elif defined(TCP_KEEPALIVE)
-        if (err >= 0 && number != 0) {
-            err = nkti_os_getsockopt(fd, IPPROTO_TCP, TCP_KEEPALIVE, &number);
-        }
-#endif
         break;
     default: return NKT_EINVAL;
     }

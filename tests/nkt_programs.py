@@ -30,7 +30,7 @@ STRICT = ("-std=c99 -Wall -Wextra -Wpedantic -Wshadow -Wconversion -Wsign-conver
           "-Werror").split()
 DEADLINE = 60.0         # seconds; for what takes far less on any machine
 
-_processes = []
+_programs = []
 
 
 class Failure(Exception):
@@ -54,10 +54,10 @@ WINE_SAYS = ("it looks like wine32 is missing", 'as root, please execute "apt-ge
 
 @atexit.register
 def _stop_everything():
-    for process in _processes:
-        if process.poll() is None:
-            process.kill()
-            process.wait()
+    for program in _programs:
+        if program.process.poll() is None:
+            program.process.kill()
+            program.process.wait()
 
 
 def equal(got, want, what="value"):
@@ -114,7 +114,7 @@ class Program:
         self.ended = False
         self.process = subprocess.Popen(self.command, stdin=stdin, stdout=subprocess.PIPE,
                                         stderr=subprocess.STDOUT, **more)
-        _processes.append(self.process)
+        _programs.append(self)
         threading.Thread(target=self._read, daemon=True).start()
 
     def _read(self):
@@ -183,6 +183,18 @@ class Program:
         return int(self.expect(r"listening on .*:(\d+)$").group(1))
 
 
+def show_programs(programs):
+    """After a failure: what became of everything that the row had started, and what it said."""
+    time.sleep(0.2)         # a crash takes a moment to be seen
+    for program in programs:
+        code = program.process.poll()
+        state = "runs" if code is None else f"ended with {code}"
+        print(f"    {' '.join(program.command)[:200]}: {state}")
+        for line in program.lines[:3] + ["..."] * (len(program.lines) > 23) + \
+                program.lines[3:][-20:]:
+            print(f"      | {shorten(line)}")
+
+
 class Suite:
     def __init__(self, name):
         self.name = name
@@ -192,6 +204,7 @@ class Suite:
     @contextlib.contextmanager
     def _row(self, name):
         start = time.monotonic()
+        before = len(_programs)
         try:
             yield
             self.passed += 1
@@ -206,9 +219,11 @@ class Suite:
         except Failure as why:
             self.failed += 1
             print(f"FAILED {name}: {why}")
+            show_programs(_programs[before:])
         except Exception:
             self.failed += 1
             print(f"FAILED {name}: {traceback.format_exc()}")
+            show_programs(_programs[before:])
         sys.stdout.flush()
 
     def run(self, name, function, *args):

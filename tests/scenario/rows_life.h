@@ -18,7 +18,7 @@ static void row_interrupt_reading(scene *s) {
     peer_say(&s->b, "one\nha");
     CHECK_LINE(s, "one");
     later.conn = s->a;
-    later.before_ms = 30;
+    later.before_ms = 20;
     if (!actor_start(&later.base, interrupter_run)) return;
     CHECK_INT(whole_line(s, &line), NKT_ECANCELED);
     actor_join(&later.base);
@@ -36,7 +36,7 @@ static void row_interrupt_timed_read(scene *s) {
     s->stream.read_timeout_ms = 5000;
     if (!scene_open(s)) return;
     later.conn = s->a;
-    later.before_ms = 30;
+    later.before_ms = 20;
     int64_t start = nkt_now_ns(NULL);
     if (!actor_start(&later.base, interrupter_run)) return;
     CHECK_INT(whole_line(s, &line), NKT_ECANCELED);
@@ -52,7 +52,7 @@ static void row_interrupt_writing(scene *s) {
     s->small_buffers = true;
     if (scene_open(s) && CHECK(all != NULL)) {
         later.conn = s->a;
-        later.before_ms = 30;
+        later.before_ms = 20;
         memset(all, 'w', WRITE_ENOUGH);
         if (s->face->nonblocking) fill_queue(s, all, &err);
         if (actor_start(&later.base, interrupter_run)) {
@@ -114,7 +114,7 @@ static void signals_start(int flags) {
     sigaction(SIGALRM, &action, NULL);
     memset(&every, 0, sizeof every);
     // Again and again, so that one which comes before the wait does no harm.
-    every.it_value.tv_usec = every.it_interval.tv_usec = 20000;
+    every.it_value.tv_usec = every.it_interval.tv_usec = 10000;
     signal_count = 0;
     setitimer(ITIMER_REAL, &every, NULL);
 }

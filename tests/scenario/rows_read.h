@@ -5,7 +5,7 @@
 
 #include "scene.h"
 
-#define ROW_TIMEOUT_MS 40       // of rows that want one to pass
+#define ROW_TIMEOUT_MS 30       // of rows that want one to pass
 
 //------------------------------------------------------------------------------
 // Lines.

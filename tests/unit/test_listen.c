@@ -340,6 +340,9 @@ static void ports(void) {
         nkt_listener_close(listener);
         probe_close(&p);
     }
+}
+
+static void shared_ports(void) {
     TEST("reuse_port: two listeners on one port") {
         probe p;
         nkt_listener *second = NULL;
@@ -616,6 +619,9 @@ static void no_descriptors(void) {
         nkt_poller_close(poller);
         probe_close(&p);
     }
+}
+
+static void no_descriptors_blocking(void) {
     TEST("bug 30: out of descriptors or memory, a blocking accept says so and rests") {
         static const int errors[] = { NKT_EMFILE, NKT_ENOMEM };
         for (int i = 0; i < 2; i++) {
@@ -872,10 +878,12 @@ int main(void) {
     without_ipv6();
     without_dual_stack();
     ports();
+    shared_ports();
     options();
     bad_arguments();
     aborted();
     no_descriptors();
+    no_descriptors_blocking();
     time_outs();
 #ifndef NETKIT_NO_THREADS
     interrupts_from_threads();

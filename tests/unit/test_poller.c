@@ -46,7 +46,8 @@ static nkt_task *timer(probe *p, int32_t delay_ms, int32_t repeat_ms) {
     return task;
 }
 
-// The one event of a wait; its events, 0 if there is none, checked to be of `user`.
+// The one event of a wait, checked to be of `user`: its events, 0 if there is
+// none.
 static uint32_t only_event(nkt_poller *poller, int32_t timeout_ms, void *user) {
     nkt_event event;
     int count = nkt_poller_wait(poller, timeout_ms);
@@ -284,8 +285,8 @@ static void fetched_events(void) {
     }
 }
 
-// Reported again and again until it is dealt with; only a task's result is news,
-// and told once.
+// Reported again and again until it is dealt with; only a task's result is
+// news, and told once.
 static void reported_until_handled(void) {
     char what[80];
     for (int kind = 0; kind < KINDS; kind++) {
