@@ -354,7 +354,7 @@ enum {
     NKT_SO_RECV_BUFFER,
     NKT_SO_ABORT_ON_CLOSE,      // close sends a reset
     NKT_SO_RECV_WAIT,           // make recv_wait usable: a blocking descriptor
-    NKT_SO_CLOSE_ON_EXEC,       // set only
+    NKT_SO_PREPARE,             // set only: close-on-exec, no SIGPIPE
     NKT_SO_TYPE,                // get only: 1 stream, 2 datagram
     NKT_SO_ERROR,               // get only: the pending error, an NKT_ code
     NKT_SO_LISTENING,           // get only
@@ -1607,6 +1607,10 @@ static int nkti_os_error(void) {
     return WSAGetLastError();
 }
 
+static void nkti_os_set_error(int os_error) {
+    WSASetLastError(os_error);
+}
+
 static const nkti_error_row nkti_error_rows[] = {
     { WSAEWOULDBLOCK, NKT_EAGAIN },     { WSAEINPROGRESS, NKT_EAGAIN },
     { WSAEINTR, NKT_EINTR },            { WSAEACCES, NKT_EACCES },
@@ -1636,6 +1640,10 @@ static int nkti_error_from_os(int os_error) {
 
 static int nkti_os_error(void) {
     return errno;
+}
+
+static void nkti_os_set_error(int os_error) {
+    errno = os_error;
 }
 
 static int nkti_error_from_os(int os_error) {
@@ -1834,14 +1842,16 @@ static int nkti_os_getsockopt(nkt_fd fd, int level, int name, int *value) {
     #define NKTI_KEEPIDLE TCP_KEEPIDLE
 #elif defined(TCP_KEEPALIVE)
     #define NKTI_KEEPIDLE TCP_KEEPALIVE
-#else
+#elif NKTI_WINDOWS
     #define NKTI_KEEPIDLE 3         // Windows 10 1709; not in every SDK
+#else
+    #define NKTI_KEEPIDLE (-1)      // OpenBSD: one figure for the whole system
 #endif
 
 static int nkti_os_set_keepalive(nkt_fd fd, int seconds) {
     int err = nkti_os_setsockopt(fd, SOL_SOCKET, SO_KEEPALIVE, seconds > 0);
     if (err < 0 || seconds <= 0) return err;
-    return nkti_os_setsockopt(fd, IPPROTO_TCP, NKTI_KEEPIDLE, seconds);
+    return NKTI_KEEPIDLE < 0 ? err : nkti_os_setsockopt(fd, IPPROTO_TCP, NKTI_KEEPIDLE, seconds);
 }
 
 // Rebinding a port whose old connections linger is wanted; taking a port from a
@@ -1883,10 +1893,15 @@ static int nkti_os_set_recv_wait(nkt_fd fd, bool on) {
 #endif
 }
 
-static int nkti_os_close_on_exec(nkt_fd fd) {
+// What a descriptor from elsewhere lacks.
+static int nkti_os_prepare_adopted(nkt_fd fd) {
 #if NKTI_WINDOWS
     return SetHandleInformation((HANDLE)fd, HANDLE_FLAG_INHERIT, 0) ? NKT_OK : NKT_EOS;
 #else
+    #ifdef SO_NOSIGPIPE
+    int on = 1;
+    setsockopt((int)fd, SOL_SOCKET, SO_NOSIGPIPE, &on, sizeof on);
+    #endif
     return nkti_os_result(fcntl((int)fd, F_SETFD, FD_CLOEXEC));
 #endif
 }
@@ -1905,7 +1920,7 @@ static int nkti_os_set_option(nkt_env *env, nkt_fd fd, int option, int64_t value
     case NKT_SO_KEEPALIVE_S: return nkti_os_set_keepalive(fd, number);
     case NKT_SO_SEND_BUFFER: return nkti_os_setsockopt(fd, SOL_SOCKET, SO_SNDBUF, number);
     case NKT_SO_RECV_BUFFER: return nkti_os_setsockopt(fd, SOL_SOCKET, SO_RCVBUF, number);
-    case NKT_SO_CLOSE_ON_EXEC: return nkti_os_close_on_exec(fd);
+    case NKT_SO_PREPARE: return nkti_os_prepare_adopted(fd);
     case NKT_SO_RECV_WAIT: return nkti_os_set_recv_wait(fd, number != 0);
     case NKT_SO_ABORT_ON_CLOSE:
         reset.l_onoff = 1;
@@ -1943,11 +1958,13 @@ static int nkti_os_get_option(nkt_env *env, nkt_fd fd, int option, int64_t *valu
         break;
     case NKT_SO_ERROR:
         err = nkti_os_getsockopt(fd, SOL_SOCKET, SO_ERROR, &number);
+        // Its own code is then what last_error tells.
+        if (number != 0) nkti_os_set_error(number);
         number = number == 0 ? NKT_OK : nkti_error_from_os(number);
         break;
     case NKT_SO_KEEPALIVE_S:
         err = nkti_os_getsockopt(fd, SOL_SOCKET, SO_KEEPALIVE, &number);
-        if (err >= 0 && number != 0) {
+        if (err >= 0 && number != 0 && NKTI_KEEPIDLE >= 0) {
             err = nkti_os_getsockopt(fd, IPPROTO_TCP, NKTI_KEEPIDLE, &number);
         }
         break;
@@ -3037,7 +3054,7 @@ typedef struct nkti_env_state {
     nkti_mutex lock;
     nkti_waiter *idle;
     int idle_count;
-    int64_t process_id;
+    uint32_t process_id;
 } nkti_env_state;
 
 static nkti_env_state nkti_default_state = { NKTI_MUTEX_INIT, NULL, 0, 0 };
@@ -3074,7 +3091,7 @@ NKT_API int nkt_env_init(nkt_env *env) {
     nkti_env_state *state = (nkti_env_state *)calloc(1, sizeof *state);
     if (state == NULL) return NKT_ENOMEM;
     nkti_mutex_init(&state->lock);
-    state->process_id = nkti_os_process_id(env);
+    state->process_id = (uint32_t)nkti_os_process_id(env);
     env->core = &nkti_os_core;
     env->state = state;
     return NKT_OK;
@@ -3107,24 +3124,43 @@ NKT_API int nkt_env_set_default(const nkt_env *env) {
     return NKT_OK;
 }
 
+// In a forked child the environment begins anew for the child's own handles:
+// the lock may have been held at the fork, and wake-ups are shared with the
+// parent, who must not lose one.
+static nkt_env *nkti_env_after_fork(nkt_env *env) {
+    nkti_env_state *state = nkti_state(env);
+    uint32_t process_id = (uint32_t)env->core->process_id(env);
+    if (state->process_id == process_id) return env;
+    nkti_mutex_init(&state->lock);
+    while (state->idle != NULL) {
+        nkti_waiter *waiter = state->idle;
+        state->idle = waiter->next;
+        nkti_waiter_free(env, waiter);
+    }
+    state->idle_count = 0;
+    state->process_id = process_id;
+    return env;
+}
+
 // The environment of a handle that is being opened. NULL if it cannot be used.
 static nkt_env *nkti_env_use(nkt_env *env) {
     if (env != NULL) {
         if (env->state == NULL || env->size < sizeof *env) return NULL;
         if (env->core == NULL) env->core = &nkti_os_core;
-        return env->core->size < sizeof(nkt_sys_core) ? NULL : env;
+        return env->core->size < sizeof(nkt_sys_core) ? NULL : nkti_env_after_fork(env);
     }
     env = &nkti_default_env;
     if (nkti_atomic_load(&nkti_default_frozen) != 2) {
         nkti_mutex_lock(&nkti_default_state.lock);
         if (nkti_default_frozen != 2 && nkti_os_start() >= 0) {
             if (env->core == NULL) env->core = &nkti_os_core;
-            nkti_default_state.process_id = nkti_os_process_id(env);
+            nkti_default_state.process_id = (uint32_t)nkti_os_process_id(env);
             nkti_atomic_store(&nkti_default_frozen, 2);
         }
         nkti_mutex_unlock(&nkti_default_state.lock);
     }
-    return env->core != NULL && env->core->size >= sizeof(nkt_sys_core) ? env : NULL;
+    if (env->core == NULL || env->core->size < sizeof(nkt_sys_core)) return NULL;
+    return nkti_env_after_fork(env);
 }
 
 static int64_t nkti_now(nkt_env *env) {
@@ -3137,11 +3173,6 @@ static void nkti_lock(nkt_env *env) {
 
 static void nkti_unlock(nkt_env *env) {
     nkti_mutex_unlock(&nkti_state(env)->lock);
-}
-
-// Whether this is a child process of the one the environment belongs to.
-static bool nkti_forked(nkt_env *env) {
-    return nkti_state(env)->process_id != env->core->process_id(env);
 }
 
 static void nkti_trace(nkt_env *env, const void *handle, const char *kind, const char *state,
@@ -3183,14 +3214,6 @@ NKT_API int nkt_thread_start(nkt_env *env, void (*run)(void *arg), void *arg) {
     if (env == NULL || run == NULL) return NKT_EINVAL;
     const nkt_sys_threads *threads = env->threads != NULL ? env->threads : &nkti_os_threads;
     return threads->start(env, run, arg);
-}
-
-// Before a handle is freed: whoever cancels it may still be under the lock with
-// it, having woken us already.
-static void nkti_settle(nkt_env *env, const uint32_t *canceled) {
-    if (nkti_atomic_load(canceled) == 0) return;
-    nkti_lock(env);
-    nkti_unlock(env);
 }
 
 // --- Waiting on one blocking handle ------------------------------------------
@@ -4526,6 +4549,7 @@ struct nkti_handle {
     uint8_t want;                       // what the user wants to hear of
     bool posted;                        // under the lock
     bool nonblocking;
+    uint32_t process_id;                // whose it is; see nkti_forked
 };
 
 enum { NKTI_ASLEEP, NKTI_READY, NKTI_GIVEN, NKTI_LISTS };
@@ -4567,6 +4591,14 @@ static void nkti_handle_init(nkti_handle *handle, nkt_env *env, const nkti_handl
     handle->deadline = NKT_NEVER;
     handle->watch.fd = NKT_NO_FD;
     handle->nonblocking = nonblocking;
+    handle->process_id = nkti_state(env)->process_id;
+}
+
+// Whether this is a child process that has the handle from its parent. There
+// the kernel's side of it belongs to both, and a lock may be held by a thread
+// that the child does not have.
+static bool nkti_forked(const nkti_handle *handle) {
+    return handle->process_id != (uint32_t)handle->env->core->process_id(handle->env);
 }
 
 static void nkti_handle_unlink(nkti_handle *handle) {
@@ -4817,7 +4849,8 @@ static void nkti_handle_post(nkti_handle *handle) {
 static void nkti_handle_leave(nkti_handle *handle) {
     nkt_poller *poller = handle->poller;
     if (poller == NULL) return;
-    if (poller->process_id == poller->env->core->process_id(poller->env)) {
+    bool forked = nkti_forked(handle);
+    if (!forked) {
         nkti_handle_unwatch_all(handle);
     } else if (handle->more != NULL) {
         // In a forked child the kernel's registrations are the parent's too.
@@ -4826,16 +4859,24 @@ static void nkti_handle_leave(nkti_handle *handle) {
     }
     nkti_heap_remove(handle);
     nkti_handle_unlink(handle);
-    nkti_lock(handle->env);
+    if (!forked) nkti_lock(handle->env);
     nkti_handle **link = &poller->posted;
     while (handle->posted && *link != handle) link = &(*link)->post_next;
     if (handle->posted) *link = handle->post_next;
     handle->posted = false;
     handle->poller = NULL;
-    nkti_unlock(handle->env);
+    if (!forked) nkti_unlock(handle->env);
     handle->watch.events = 0;
     handle->watch.fd = NKT_NO_FD;
     handle->pending = 0;
+}
+
+// Before a handle is freed: whoever cancels it may still be under the lock with
+// it, having woken us already.
+static void nkti_settle(nkti_handle *handle, const uint32_t *canceled) {
+    if (nkti_atomic_load(canceled) == 0 || nkti_forked(handle)) return;
+    nkti_lock(handle->env);
+    nkti_unlock(handle->env);
 }
 
 static int nkti_handle_join(nkt_poller *poller, nkti_handle *handle, uint32_t want,
@@ -5305,7 +5346,7 @@ NKT_API void nkt_task_cancel(nkt_task *task) {
 
 NKT_API void nkt_task_close(nkt_task *task) {
     if (task == NULL) return;
-    nkti_settle(task->handle.env, &task->canceled);
+    nkti_settle(&task->handle, &task->canceled);
     nkti_handle_leave(&task->handle);
     nkti_trace(task->handle.env, task, "task", "closed", NKT_OK, 0);
     nkti_free(task->handle.env, task, sizeof *task);
@@ -5561,7 +5602,7 @@ static void nkti_socket_close(nkt_link *link, bool abort) {
     nkt_env *env = link->conn->handle.env;
     if (nkti_socket_fd(link) == NKT_NO_FD) return;      // its connect has failed
     // A forked child must not reset its parent's connection.
-    if (abort && !nkti_forked(env)) {
+    if (abort && !nkti_forked(&link->conn->handle)) {
         env->core->set_option(env, nkti_socket_fd(link), NKT_SO_ABORT_ON_CLOSE, 1);
     }
     env->core->close(env, nkti_socket_fd(link));
@@ -5687,7 +5728,8 @@ static int nkti_queue_reserve(nkt_conn *conn, size_t len) {
     nkti_queue *queue = conn->queue;
     size_t used = nkti_queue_len(queue);
     if (queue != NULL && queue->cap - queue->tail >= len) return NKT_OK;
-    if (queue != NULL && queue->cap - used >= len && queue->head >= queue->cap / 2) {
+    if (queue != NULL && queue->cap - used >= len &&
+        (queue->head >= used || queue->cap > NKT_SIZE_LIMIT)) {
         memmove(nkti_queue_bytes(queue), nkti_queue_bytes(queue) + queue->head, used);
         queue->head = 0;
         queue->tail = (uint32_t)used;
@@ -5942,7 +5984,7 @@ static int nkti_conn_room(nkt_conn *conn) {
         return NKT_OK;
     }
     if (conn->cap - conn->tail > 1) return NKT_OK;
-    if (unread <= conn->cap / 2) {
+    if (unread <= conn->cap / 2 || conn->cap > NKT_SIZE_LIMIT) {
         nkti_buf_replace(conn, conn->buf, conn->cap, conn->buf_kind);
         return NKT_OK;
     }
@@ -6095,7 +6137,7 @@ NKT_API int nkt_conn_adopt(nkt_fd fd, const nkt_conn_opts *opts, nkt_conn **out)
         nkti_conn_free(conn);
         return err;
     }
-    env->core->set_option(env, fd, NKT_SO_CLOSE_ON_EXEC, 1);
+    env->core->set_option(env, fd, NKT_SO_PREPARE, 1);
     nkti_stream_apply(env, fd, &stream);
     *out = conn;
     return NKT_OK;
@@ -6176,7 +6218,7 @@ static size_t nkti_conn_end(nkt_conn *conn, bool abort) {
     if (conn == NULL) return 0;
     nkt_env *env = conn->handle.env;
     size_t discarded = nkti_queue_len(conn->queue);
-    nkti_settle(env, &conn->canceled);
+    nkti_settle(&conn->handle, &conn->canceled);
     nkti_buf_free(conn);
     nkti_handle_leave(&conn->handle);
     nkti_conn_trace(conn, abort ? "aborted" : "closed", NKT_OK, (int64_t)discarded);
@@ -6782,7 +6824,10 @@ NKT_API int nkt_conn_skip_line(nkt_conn *conn) {
         conn->progress += conn->tail - conn->head;
         nkti_consume(conn, conn->tail - conn->head);
         int err = nkti_fill(conn, &call);
-        if (err == NKT_EOF && conn->progress > 0) return nkti_read_done(conn);
+        if (err == NKT_EOF && conn->progress > 0) {
+            nkti_handle_ready(&conn->handle, NKT_READ);
+            return nkti_read_done(conn);
+        }
         if (err < 0) return err;
     }
 }
@@ -7219,6 +7264,7 @@ static int nkti_race_end(nkt_conn *conn, nkti_race *race, nkt_fd fd, int err, in
     conn->os_error[0] = err < 0 ? race->os_error : 0;
     nkti_free(conn->handle.env, race, sizeof *race);
     if (err < 0) conn->read_err = conn->write_err = (int16_t)err;
+    if (err < 0) conn->read_deadline = conn->write_deadline = NKT_NEVER;
     nkti_conn_trace(conn, err < 0 ? "connect failed" : "connected", err, fd);
     conn->connect_news = true;
     nkti_conn_tell_connected(conn);
@@ -7236,7 +7282,7 @@ static int nkti_race_check(nkt_conn *conn, nkti_race *race, int64_t now, nkt_fd 
         if (attempt->fd == NKT_NO_FD) continue;
         int err = env->core->connect_result(env, attempt->fd);
         if (err == NKT_EAGAIN) continue;
-        conn->os_error[0] = 0;
+        conn->os_error[0] = err < 0 ? env->core->last_error(env) : 0;
         nkti_race_note(conn, race, attempt->log_index, err, now);
         if (err == NKT_OK) {
             *winner = attempt->fd;
@@ -7257,7 +7303,7 @@ static int nkti_race_step(nkt_conn *conn) {
     nkti_race *race = (nkti_race *)conn->bottom.self;
     int64_t now = nkti_now(conn->handle.env);
     nkt_fd winner = NKT_NO_FD;
-    bool failed = false;
+    bool failed = false, changed = false;
     if (nkti_race_check(conn, race, now, &winner, &failed) == NKT_OK) {
         return nkti_race_end(conn, race, winner, NKT_OK, now);
     }
@@ -7271,7 +7317,9 @@ static int nkti_race_step(nkt_conn *conn) {
         int err = nkti_race_start_next(conn, race, now, &winner);
         if (err == NKT_OK) return nkti_race_end(conn, race, winner, NKT_OK, now);
         failed = err != NKT_EAGAIN;
+        changed = true;
     }
+    if (changed && race->under_way > 0) nkti_conn_update(conn);
     if (race->under_way > 0) return NKT_EAGAIN;
     return nkti_race_end(conn, race, NKT_NO_FD, race->err, now);
 }
@@ -7779,16 +7827,17 @@ static void nkti_pair_watch(nkt_link *link, uint32_t want, nkt_interest *out) {
 static void nkti_pair_close(nkt_link *link, bool abort) {
     nkti_pair *pair = nkti_pair_of(link);
     nkt_env *env = pair->env;
-    nkti_mutex_lock(&pair->lock);
+    bool forked = nkti_forked(&link->conn->handle);
+    if (!forked) nkti_mutex_lock(&pair->lock);
     int side = nkti_pair_side(link);
     if (abort || pair->rings[!side].len > 0) pair->reset = true;
     pair->rings[side].finished = true;
     pair->ends[side] = NULL;
     bool last = pair->ends[!side] == NULL;
-    if (!nkti_forked(env)) nkti_pair_notify(pair, !side);
-    nkti_mutex_unlock(&pair->lock);
+    if (!forked) nkti_pair_notify(pair, !side);
+    if (!forked) nkti_mutex_unlock(&pair->lock);
     if (!last) return;
-    nkti_mutex_free(&pair->lock);
+    if (!forked) nkti_mutex_free(&pair->lock);
     nkti_free(env, pair, sizeof *pair);
 }
 
@@ -8138,8 +8187,13 @@ NKT_API int nkt_listener_adopt(nkt_fd fd, const nkt_listen_opts *given, nkt_list
     if (env == NULL) return NKT_EINVAL;
     int err = nkti_stream_check(&opts.stream, &stream, opts.problem);
     if (err < 0) return err;
-    if (env->core->get_option(env, fd, NKT_SO_TYPE, &type) < 0 || type != 1 ||
-        env->core->get_option(env, fd, NKT_SO_LISTENING, &listening) < 0 || listening == 0) {
+    bool is_stream = env->core->get_option(env, fd, NKT_SO_TYPE, &type) >= 0 && type == 1;
+    // macOS does not tell whether a socket listens; one with a peer does not.
+    if (env->core->get_option(env, fd, NKT_SO_LISTENING, &listening) < 0) {
+        nkt_addr peer;
+        listening = nkti_fd_name(env, fd, true, &peer) < 0;
+    }
+    if (!is_stream || listening == 0) {
         return nkti_listen_problem(opts.problem, NKT_ENOTSOCK, 0, NULL);
     }
     nkt_listener *listener = nkti_listener_new(env, &opts, &stream);
@@ -8149,7 +8203,8 @@ NKT_API int nkt_listener_adopt(nkt_fd fd, const nkt_listen_opts *given, nkt_list
         nkti_listener_free(listener);
         return nkti_listen_problem(opts.problem, err, env->core->last_error(env), NULL);
     }
-    env->core->set_option(env, fd, NKT_SO_CLOSE_ON_EXEC, 1);
+    env->core->set_option(env, fd, NKT_SO_PREPARE, 1);
+    nkti_stream_apply(env, fd, &stream);
     listener->fds[0] = fd;
     listener->fd_count = 1;
     nkti_trace(env, listener, "listener", "adopted", NKT_OK, fd);
@@ -8260,11 +8315,11 @@ NKT_API void nkt_listener_interrupt(nkt_listener *listener) {
 NKT_API void nkt_listener_close(nkt_listener *listener) {
     if (listener == NULL) return;
     nkt_env *env = listener->handle.env;
-    nkti_settle(env, &listener->canceled);
+    nkti_settle(&listener->handle, &listener->canceled);
     nkti_handle_leave(&listener->handle);
     nkti_trace(env, listener, "listener", "closed", NKT_OK, 0);
     // The path goes first, so that nobody finds it and is refused.
-    if (listener->unlink_path && !nkti_forked(env)) env->core->unlink(env, listener->path);
+    if (listener->unlink_path && !nkti_forked(&listener->handle)) env->core->unlink(env, listener->path);
     nkti_listener_close_fds(listener);
     nkti_listener_free(listener);
 }

@@ -20,6 +20,7 @@ import shutil
 import socket
 import subprocess
 import sys
+import tempfile
 import threading
 import time
 import traceback
@@ -271,10 +272,17 @@ def build_line(path):
     return shlex.split(command)[1:]
 
 
+def build_folder():
+    """A folder for this run alone: another one may be under way, with other flags."""
+    os.makedirs(os.path.join(ROOT, "build"), exist_ok=True)
+    folder = tempfile.mkdtemp(prefix="examples-", dir=os.path.join(ROOT, "build"))
+    atexit.register(shutil.rmtree, folder, ignore_errors=True)
+    return folder
+
+
 def build(name, folder):
     """Builds an example as its first lines say, and strictly; the path of the program."""
     words = build_line(os.path.join(ROOT, "examples", name + ".c"))
-    os.makedirs(folder, exist_ok=True)
     target = os.path.join(folder, name + (".exe" if MINGW else ".o" if "-c" in words else ""))
     if "-o" in words:
         at = words.index("-o")

@@ -14,10 +14,10 @@ import tempfile
 import time
 
 sys.path.insert(0, os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
-from nkt_programs import (DEADLINE, MINGW, ROOT, Failure, Program, Skip, Suite, build, equal,
-                          free_port, has_ipv6, need)
+from nkt_programs import (DEADLINE, MINGW, Failure, Program, Skip, Suite, build, build_folder,
+                          equal, free_port, has_ipv6, need)
 
-FOLDER = os.path.join(ROOT, "build", "interop-mingw" if MINGW else "interop")
+FOLDER = build_folder()
 built = {}
 
 

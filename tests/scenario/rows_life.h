@@ -308,6 +308,7 @@ static void row_byte_counts(scene *s) {
 }
 
 static void row_addresses(scene *s) {
+    char text[NKT_ADDR_TEXT_MAX], same[NKT_ADDR_TEXT_MAX];
     nkt_addr local, remote;
     unsigned char name[NKT_SOCKADDR_MAX];
     raw_len len = (raw_len)sizeof name;
@@ -319,6 +320,8 @@ static void row_addresses(scene *s) {
         CHECK_INT(nkt_conn_peer(s->a, &remote), NKT_OK);
         CHECK_INT(local.ip.family, 0);
         CHECK_INT(remote.ip.family, 0);
+        CHECK_INT(nkt_conn_peer_name(s->a, text, sizeof text), 4);
+        CHECK_STR(text, s->face->carrier == CARRIER_PAIR ? "pair" : "unix");
         return;
     }
     nkt_addr theirs;
@@ -327,6 +330,10 @@ static void row_addresses(scene *s) {
     CHECK_INT(nkt_conn_peer(s->a, &remote), NKT_OK);
     CHECK(nkt_ip_compare(&local.ip, &remote.ip) == 0);
     CHECK_INT(local.ip.family, NKT_IPV4);
+    CHECK_INT(nkt_conn_peer_name(s->a, text, sizeof text),
+              nkt_addr_format(&remote, same, sizeof same));
+    CHECK_STR(text, same);
+    CHECK_INT(nkt_conn_peer_name(s->a, text, 4), NKT_ENOSPACE);
     CHECK_INT(getsockname(s->b.fd, any, &len), 0);
     CHECK_INT(nkt_addr_from_sockaddr(name, (size_t)len, &theirs), NKT_OK);
     CHECK(nkt_addr_equal(&theirs, &remote));

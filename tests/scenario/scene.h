@@ -24,7 +24,9 @@
 #include "raw.h"
 #include "rot13_layer.h"
 
-#define SCENE_LIMIT_MS 15000
+#ifndef SCENE_LIMIT_MS
+    #define SCENE_LIMIT_MS 15000
+#endif
 #define SCENE_SMALL_BUFFER 16384    // for rows that want the system to say no
 
 //------------------------------------------------------------------------------
@@ -683,7 +685,8 @@ static int check_next_line(scene *s, const char *want, size_t len, const char *f
     memset(&view, 0xaa, sizeof view);
     int err = whole_line(s, &view);
     return test_check_int(err, NKT_OK, "the result of read_line", file, line) &&
-           test_check_mem(view.ptr, view.len, want, len, "the line", file, line);
+           test_check_mem(view.ptr, view.len, want, len, "the line", file, line) &&
+           test_check_int(view.ptr[view.len], 0, "the byte behind the line", file, line);
 }
 
 static int check_next_until(scene *s, const char *delimiter, size_t delimiter_len,

@@ -388,7 +388,7 @@ static void unread_lines(void) {
             CHECK_INT(only_event(poller, 5000, conn), NKT_READ);
             CHECK_INT(nkt_conn_read_line(conn, &line), NKT_OK);
             CHECK_VIEW(line, texts[i]);
-            // Nothing is in the kernel any more, yet an outer loop may not sleep.
+            // The kernel has no more, yet an outer loop may not sleep.
             CHECK_INT(nkt_poller_timeout_ms(poller), 0);
         }
         CHECK_INT(only_event(poller, 5000, conn), NKT_READ);
@@ -1483,7 +1483,7 @@ static void inside_another_loop(void) {
             CHECK(probe_until(&p.env, outer.fd, NKT_READ));
             CHECK_INT(only_event(poller, 0, conn), NKT_READ);
             CHECK_INT(nkt_conn_read_line(conn, &line), NKT_OK);
-            // The descriptor has nothing more to tell, but the other number has.
+            // The descriptor has no more to tell, but the other number has.
             CHECK_INT(probe_system()->wait(&p.env, &outer, 1, 0), 0);
             CHECK_INT(nkt_poller_timeout_ms(poller), 0);
             CHECK_INT(only_event(poller, 0, conn), NKT_READ);

@@ -245,7 +245,48 @@ static void test_ignored_timeouts(void) {
     }
 }
 
+// The promised NUL needs room behind the last byte, also where that is the last
+// of a buffer.
+static void test_nul_behind(void) {
+    static const uint32_t lengths[] = {1, 63, 64, 65, 2047, 2048, 2049, 4095, 4096, 65534, 65535,
+                                       65536, 65537, 131071, 131072, 131073};
+    static const size_t steps[] = {1, 64, 4096, (size_t)1 << 20};
+    for (size_t i = 0; i < sizeof lengths / sizeof lengths[0]; i++) {
+        char name[96];
+        snprintf(name, sizeof name, "a NUL stands behind a last line of %u bytes",
+                 (unsigned)lengths[i]);
+        TEST(name) {
+            for (size_t k = 0; k < 2 * sizeof steps / sizeof steps[0]; k++) {
+                nkt_conn_opts opts;
+                source from;
+                nkt_str line;
+                int err;
+                memset(&opts, 0, sizeof opts);
+                memset(&from, 0, sizeof from);
+                opts.nonblocking = from.pausing = k % 2 == 1;
+                opts.stream.line_max = lengths[i];
+                from.total = lengths[i];
+                from.step = steps[k / 2];
+                from.byte = 'n';
+                nkt_conn *conn = source_open(&from, &opts);
+                do err = nkt_conn_read_line(conn, &line);
+                while (err == NKT_EAGAIN);
+                if (CHECK_INT(err, NKT_OK) && CHECK_INT(line.len, lengths[i])) {
+                    CHECK_INT(line.ptr[0], 'n');
+                    CHECK_INT(line.ptr[line.len - 1], 'n');
+                    CHECK_INT(line.ptr[line.len], 0);
+                }
+                do err = nkt_conn_read_line(conn, &line);
+                while (err == NKT_EAGAIN);
+                CHECK_INT(err, NKT_EOF);
+                nkt_conn_close(conn);
+            }
+        }
+    }
+}
+
 int main(void) {
+    test_nul_behind();
     test_byte_by_byte();
     test_changed_delimiter();
     test_flood();
