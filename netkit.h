@@ -1142,7 +1142,8 @@ typedef enum nkt_conn_option {
 } nkt_conn_option;
 
 // Never blocks. Returns NKT_OK, NKT_EINVAL for an option or value that is none,
-// NKT_EUNSUPPORTED where the transport has no such thing.
+// NKT_EUNSUPPORTED where the transport has no such thing, NKT_EAGAIN for an
+// option of the socket while it is still connecting.
 NKT_API int nkt_conn_set_option(nkt_conn *conn, nkt_conn_option option, int64_t value);
 NKT_API int nkt_conn_get_option(nkt_conn *conn, nkt_conn_option option, int64_t *value);
 
@@ -1402,7 +1403,8 @@ NKT_API int nkt_listen(const char *target, const nkt_listen_opts *opts, nkt_list
 NKT_API int nkt_listener_adopt(nkt_fd fd, const nkt_listen_opts *opts, nkt_listener **listener);
 
 // Takes the next connection. Connections that died in the queue are passed
-// over. Waits on a blocking handle.
+// over. One thread at a time: to accept in several, open several listeners with
+// opts.reuse_port, or hand connections on. Waits on a blocking handle.
 // Returns NKT_OK, or
 //   NKT_EAGAIN     nobody there now
 //   NKT_EMFILE     no descriptors; see above, and call again
@@ -1547,6 +1549,12 @@ system headers, or compile with -D_GNU_SOURCE or -std=gnu99"
     defined(__NetBSD__) || defined(__OpenBSD__) || defined(__DragonFly__))
     #define NKTI_KQUEUE 1
     #include <sys/event.h>
+    #include <sys/param.h>
+    #if defined(__NetBSD__) && __NetBSD_Version__ < 1000000000
+        #define NKTI_UDATA (intptr_t)       // an integer before NetBSD 10
+    #else
+        #define NKTI_UDATA (void *)
+    #endif
 #else
     #define NKTI_KQUEUE 0
 #endif
@@ -1572,6 +1580,14 @@ system headers, or compile with -D_GNU_SOURCE or -std=gnu99"
     #define NKTI_DUAL_STACK 1
 #endif
 
+// Whether a descriptor can be opened nonblocking and close-on-exec in one step:
+// not on macOS.
+#if defined(SOCK_NONBLOCK) && defined(SOCK_CLOEXEC)
+    #define NKTI_OPEN_FLAGS 1
+#else
+    #define NKTI_OPEN_FLAGS 0
+#endif
+
 // Whether accepted sockets have the options of the listening one.
 #if NKTI_WINDOWS
     #define NKTI_ACCEPT_INHERITS 0
@@ -1580,7 +1596,18 @@ system headers, or compile with -D_GNU_SOURCE or -std=gnu99"
 #endif
 
 #define NKTI_PIECES_MAX 64          // pieces handed to the system in one send
-#define NKTI_SEND_MAX 0x40000000    // bytes in one send: below every system's limit
+// Bytes in one send. Windows takes a nonblocking send whole into memory that
+// cannot be paged, or fails; elsewhere it is below every system's limit.
+#if NKTI_WINDOWS
+    #define NKTI_SEND_MAX 0x100000
+#else
+    #define NKTI_SEND_MAX 0x40000000
+#endif
+
+// Whether an interface given for listening keeps the others out. Windows only
+// lets it say where to send.
+#define NKTI_LISTEN_INTERFACE (!NKTI_WINDOWS)
+
 #define NKTI_MS ((int64_t)1000000)
 
 // Whether a connect under way must be looked at now and then; see
@@ -1626,6 +1653,8 @@ static const nkti_error_row nkti_error_rows[] = {
     { WSAEAFNOSUPPORT, NKT_EUNSUPPORTED }, { WSAEPROTONOSUPPORT, NKT_EUNSUPPORTED },
     { WSAENOPROTOOPT, NKT_EUNSUPPORTED },  { WSAEOPNOTSUPP, NKT_EUNSUPPORTED },
     { WSAESOCKTNOSUPPORT, NKT_EUNSUPPORTED }, { WSAEBADF, NKT_ENOTSOCK },
+    { WSAEHOSTDOWN, NKT_EHOSTUNREACH }, { WSAEALREADY, NKT_EAGAIN },
+    { WSAEDISCON, NKT_EOF },
     { ERROR_FILE_NOT_FOUND, NKT_ENOTFOUND }, { ERROR_PATH_NOT_FOUND, NKT_ENOTFOUND },
 };
 
@@ -1668,6 +1697,7 @@ static int nkti_error_from_os(int os_error) {
     case ETIMEDOUT: return NKT_ETIMEDOUT;
     case ENOTCONN: return NKT_ENOTCONN;
     case EPIPE: case ESHUTDOWN: return NKT_EPIPE;
+    case EPROTOTYPE: return NKT_EPIPE;      // macOS, of a socket that is being closed
     case EPROTO: return NKT_EPROTO;
     case ENOENT: case ENOTDIR: return NKT_ENOTFOUND;
     case ENODEV: case ENXIO: return NKT_ENODEV;
@@ -1724,15 +1754,15 @@ static int nkti_os_prepare(nkt_fd fd) {
 #if NKTI_WINDOWS
     SetHandleInformation((HANDLE)fd, HANDLE_FLAG_INHERIT, 0);
     err = nkti_os_set_blocking(NULL, fd, false);
-#elif !NKTI_LINUX
-    err = nkti_os_result(fcntl((int)fd, F_SETFD, FD_CLOEXEC));
-    if (err >= 0) err = nkti_os_set_blocking(NULL, fd, false);
-    #ifdef SO_NOSIGPIPE
+#else
+    if (!NKTI_OPEN_FLAGS) {
+        err = nkti_os_result(fcntl((int)fd, F_SETFD, FD_CLOEXEC));
+        if (err >= 0) err = nkti_os_set_blocking(NULL, fd, false);
+    }
+    #if defined(SO_NOSIGPIPE) && !defined(MSG_NOSIGNAL)
     int on = 1;
     if (err >= 0) setsockopt((int)fd, SOL_SOCKET, SO_NOSIGPIPE, &on, sizeof on);
     #endif
-#else
-    (void)fd;
 #endif
     return err;
 }
@@ -1750,10 +1780,16 @@ static int nkti_os_close(nkt_env *env, nkt_fd fd) {
 
 static int nkti_os_open(nkt_env *env, int family, int type, nkt_fd *fd) {
     int os_type = type == 2 ? SOCK_DGRAM : SOCK_STREAM;
-#if NKTI_LINUX
-    os_type |= SOCK_NONBLOCK | SOCK_CLOEXEC;
-#endif
+#if NKTI_WINDOWS
+    const DWORD no_inherit = 0x80;  // WSA_FLAG_NO_HANDLE_INHERIT
+    nkti_socket opened = WSASocketW(nkti_family_to_os(family), os_type, 0, NULL, 0,
+                                    WSA_FLAG_OVERLAPPED | no_inherit);
+#elif NKTI_OPEN_FLAGS
+    nkti_socket opened = socket(nkti_family_to_os(family),
+                                os_type | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
+#else
     nkti_socket opened = socket(nkti_family_to_os(family), os_type, 0);
+#endif
     if ((intptr_t)opened == -1) return nkti_error_from_os(nkti_os_error());
     int err = nkti_os_prepare((nkt_fd)opened);
     if (err < 0) {
@@ -1791,7 +1827,7 @@ static int nkti_accept_error(int os_error) {
 static int nkti_os_accept(nkt_env *env, nkt_fd fd, nkt_fd *out, void *addr, size_t *len) {
     nkti_socklen size = len != NULL ? (nkti_socklen)*len : 0;
     nkti_socklen *size_ptr = len != NULL ? &size : NULL;
-#if NKTI_LINUX
+#if NKTI_OPEN_FLAGS
     nkti_socket opened = accept4((int)fd, (struct sockaddr *)addr, size_ptr,
                                  SOCK_NONBLOCK | SOCK_CLOEXEC);
 #else
@@ -2215,10 +2251,17 @@ static int nkti_unix_to_sockaddr(const char *path, nkti_unix_addr *addr) {
 
 static int nkti_os_unlink(nkt_env *env, const char *path) {
     (void)env;
-#if NKTI_WINDOWS
-    return DeleteFileA(path) ? NKT_OK : NKT_ENOTFOUND;
-#else
     // Only a socket is ever removed: a mistyped path must not cost a file.
+#if NKTI_WINDOWS
+    WCHAR wide[NKT_UNIX_PATH_MAX + 1];
+    if (MultiByteToWideChar(CP_UTF8, 0, path, -1, wide, NKT_UNIX_PATH_MAX + 1) == 0) {
+        return NKT_ENOTFOUND;
+    }
+    DWORD attributes = GetFileAttributesW(wide);
+    if (attributes == INVALID_FILE_ATTRIBUTES) return NKT_ENOTFOUND;
+    if ((attributes & FILE_ATTRIBUTE_REPARSE_POINT) == 0) return NKT_EADDRINUSE;
+    return DeleteFileW(wide) ? NKT_OK : NKT_EACCES;
+#else
     struct stat status;
     if (lstat(path, &status) != 0) return nkti_os_result(-1);
     if (!S_ISSOCK(status.st_mode)) return NKT_EADDRINUSE;
@@ -2446,23 +2489,49 @@ static int nkti_os_random(nkt_env *env, void *buf, size_t len) {
 }
 #endif
 
+// Asked at every wait and every close, so not of the kernel each time: a fork
+// makes the child forget it.
+#if NKTI_WINDOWS
 static int64_t nkti_os_process_id(nkt_env *env) {
     (void)env;
-#if NKTI_WINDOWS
     return (int64_t)GetCurrentProcessId();
-#else
-    return (int64_t)getpid();
-#endif
 }
 
 static int nkti_os_start(void) {
-#if NKTI_WINDOWS
     WSADATA data;
     return WSAStartup(MAKEWORD(2, 2), &data) == 0 ? NKT_OK : NKT_EOS;
-#else
-    return NKT_OK;
-#endif
 }
+#elif defined(NETKIT_NO_THREADS)
+static int64_t nkti_os_process_id(nkt_env *env) {
+    (void)env;
+    return (int64_t)getpid();
+}
+
+static int nkti_os_start(void) {
+    return NKT_OK;
+}
+#else
+static int nkti_known_process_id;       // atomic; 0 = not known
+
+static void nkti_os_forked(void) {
+    __atomic_store_n(&nkti_known_process_id, 0, __ATOMIC_RELAXED);
+}
+
+static int64_t nkti_os_process_id(nkt_env *env) {
+    (void)env;
+    int known = __atomic_load_n(&nkti_known_process_id, __ATOMIC_RELAXED);
+    if (known != 0) return known;
+    known = (int)getpid();
+    __atomic_store_n(&nkti_known_process_id, known, __ATOMIC_RELAXED);
+    return known;
+}
+
+static int nkti_os_start(void) {
+    static int started;
+    if (__atomic_exchange_n(&started, 1, __ATOMIC_SEQ_CST) != 0) return NKT_OK;
+    return pthread_atfork(NULL, NULL, nkti_os_forked) == 0 ? NKT_OK : NKT_ENOMEM;
+}
+#endif
 
 static const nkt_sys_core nkti_os_core = {
     sizeof(nkt_sys_core),
@@ -2698,7 +2767,7 @@ static int nkti_kqueue_filter(int kq, nkt_poll_watch *watch, uint32_t events, ui
     if ((watch->events & bit) == (events & bit)) return NKT_OK;
     struct kevent change;
     uint16_t how = (events & bit) ? EV_ADD : EV_DELETE;
-    EV_SET(&change, (uintptr_t)watch->fd, filter, how, 0, 0, watch);
+    EV_SET(&change, (uintptr_t)watch->fd, filter, how, 0, 0, NKTI_UDATA watch);
     int result = kevent(kq, &change, 1, NULL, 0, NULL);
     if (result < 0 && (events & bit)) return nkti_os_result(result);
     watch->events = (watch->events & ~bit) | (events & bit);
@@ -2709,6 +2778,11 @@ static int nkti_kernel_set(nkt_env *env, void *backend, nkt_poll_watch *watch,
                            uint32_t events) {
     (void)env;
     int kq = ((nkti_kernel_poll *)backend)->fd;
+    struct stat status;
+    // The filter of a regular file is silent at its end; refused, as epoll does,
+    // it is taken for always ready.
+    if (watch->events == 0 && events != 0 && fstat((int)watch->fd, &status) == 0 &&
+        S_ISREG(status.st_mode)) return NKT_EACCES;
     int err = nkti_kqueue_filter(kq, watch, events, NKT_READ, EVFILT_READ);
     return err < 0 ? err : nkti_kqueue_filter(kq, watch, events, NKT_WRITE, EVFILT_WRITE);
 }
@@ -3029,19 +3103,19 @@ static int nkti_problem_set(nkt_problem *problem, int err, const char *field, in
 //
 // An environment keeps a lock, the process it began in, and a pool of wake-up
 // descriptors. A thread that waits on a blocking handle takes one for the time
-// of the wait and hangs it on the handle; whoever wants to end the wait posts
+// of the wait and leaves it with the handle; whoever wants to end the wait posts
 // it there, under the lock:
 //
 //     waiting thread                       interrupt, cancel, notify
-//     lock: canceled? hang up a waiter     lock: set the flag
-//     wait(descriptors + wake-up)  <------ post the waiter, if one hangs there
-//     lock: take the waiter down           unlock
+//     lock: canceled? leave a wake-up      lock: set the flag
+//     wait(descriptors + wake-up)  <------ post the wake-up, if one was left
+//     lock: take the wake-up back          unlock
 //
 // So there is one descriptor for each thread that waits, none for handles. If
 // none can be had, the wait goes on in slices of 50 ms and looks at the flag.
 //==============================================================================
 
-#define NKTI_WAITERS_KEPT 4                 // idle wake-ups kept for the next wait
+#define NKTI_WAITERS_KEPT 64                // idle wake-ups kept for the next wait
 #define NKTI_WAIT_SLICE (50 * NKTI_MS)
 
 typedef struct nkti_waiter {
@@ -3258,12 +3332,13 @@ static void nkti_waiter_post(nkt_env *env, nkti_waiter *waiter) {
     env->core->wake_post(env, &waiter->wake);
 }
 
-// One wait of a blocking handle, in three steps: begin hangs a waiter up at
+// One wait of a blocking handle, in three steps: begin leaves a wake-up at
 // `place`; then the caller asks what to wait for, because only now can no
-// change slip by; end waits for it and takes the waiter down.
+// change slip by; end waits for it and takes the wake-up back.
 static int nkti_wait_begin(nkt_env *env, nkti_waiter **place, const uint32_t *canceled) {
     int err = NKT_OK;
     nkti_lock(env);
+    NETKIT_ASSERT(*place == NULL && "two threads wait on one handle in the same direction");
     if (nkti_atomic_load(canceled) != 0) err = NKT_ECANCELED;
     else *place = nkti_waiter_take(env);
     nkti_unlock(env);
@@ -4570,6 +4645,7 @@ struct nkt_poller {
     nkt_poll_watch wake_watch;
     nkti_handle lists[NKTI_LISTS];      // heads of rings; only prev and next are used
     int ready_count;
+    size_t handle_count;
     nkti_handle *posted;                // under the lock
     bool woken;                         // under the lock: the wake-up is posted
     bool wake_asked;                    // under the lock: by nkt_poller_wake
@@ -4579,6 +4655,8 @@ struct nkt_poller {
     void *lent_idle[NKTI_LENT_KEPT];
     int lent_idle_count;
     nkti_foreign *foreign[NKTI_FOREIGN_BUCKETS];
+    nkt_poll_event batch[NKTI_BATCH];   // of the look under way; NULL cookies have left
+    int batch_count;
 };
 
 // --- Lists -------------------------------------------------------------------
@@ -4681,9 +4759,10 @@ static void nkti_heap_remove(nkti_handle *handle) {
     }
 }
 
-// Room for every handle is made when it is added, so that this cannot fail.
-static int nkti_heap_reserve(nkt_poller *poller, size_t count) {
-    if (count < poller->heap_capacity) return NKT_OK;
+// Room for one more handle is made before it joins, so that scheduling cannot
+// fail.
+static int nkti_heap_reserve(nkt_poller *poller) {
+    if (poller->handle_count + 1 < poller->heap_capacity) return NKT_OK;
     size_t capacity = poller->heap_capacity == 0 ? 16 : poller->heap_capacity * 2;
     void *grown = nkti_resize(poller->env, poller->heap,
                               poller->heap_capacity * sizeof poller->heap[0],
@@ -4695,19 +4774,16 @@ static int nkti_heap_reserve(nkt_poller *poller, size_t count) {
 }
 
 // Has the handle driven at `deadline`, or earlier if that is what is planned.
-static int nkti_handle_schedule(nkti_handle *handle, int64_t deadline) {
+static void nkti_handle_schedule(nkti_handle *handle, int64_t deadline) {
     nkt_poller *poller = handle->poller;
-    if (poller == NULL || deadline == NKT_NEVER) return NKT_OK;
+    if (poller == NULL || deadline == NKT_NEVER) return;
     if (handle->heap_index == 0) {
-        int err = nkti_heap_reserve(poller, poller->heap_count + 1);
-        if (err < 0) return err;
         handle->deadline = deadline;
         nkti_heap_up(poller, ++poller->heap_count, handle);
     } else if (deadline < handle->deadline) {
         handle->deadline = deadline;
         nkti_heap_up(poller, handle->heap_index, handle);
     }
-    return NKT_OK;
 }
 
 // --- Registrations -----------------------------------------------------------
@@ -4828,7 +4904,8 @@ static int nkti_handle_update(nkti_handle *handle) {
     }
     if (err < 0) return err;
     if (interest.ready && (handle->want & NKT_READ)) nkti_handle_ready(handle, NKT_READ);
-    return nkti_handle_schedule(handle, interest.deadline_ns);
+    nkti_handle_schedule(handle, interest.deadline_ns);
+    return NKT_OK;
 }
 
 // --- Posts from other threads ------------------------------------------------
@@ -4859,6 +4936,10 @@ static void nkti_handle_leave(nkti_handle *handle) {
     }
     nkti_heap_remove(handle);
     nkti_handle_unlink(handle);
+    poller->handle_count--;
+    for (int i = 0; i < poller->batch_count; i++) {
+        if (poller->batch[i].cookie == handle) poller->batch[i].cookie = NULL;
+    }
     if (!forked) nkti_lock(handle->env);
     nkti_handle **link = &poller->posted;
     while (handle->posted && *link != handle) link = &(*link)->post_next;
@@ -4883,8 +4964,9 @@ static int nkti_handle_join(nkt_poller *poller, nkti_handle *handle, uint32_t wa
                             void *user) {
     if (!handle->nonblocking || handle->env != poller->env) return NKT_EINVAL;
     if (handle->poller != NULL) return NKT_EBUSY;
-    int err = nkti_heap_reserve(poller, poller->heap_count + 1);
+    int err = nkti_heap_reserve(poller);
     if (err < 0) return err;
+    poller->handle_count++;
     nkti_lock(handle->env);
     handle->poller = poller;
     nkti_unlock(handle->env);
@@ -5140,22 +5222,20 @@ static bool nkti_poller_run_posts(nkt_poller *poller, int64_t now) {
 
 // One look at the backend. Returns 1 if nkt_poller_wake ended it, or an error.
 static int nkti_poller_turn(nkt_poller *poller, int64_t deadline, int64_t *now) {
-    nkt_poll_event events[NKTI_BATCH];
     int64_t until = deadline;
     if (poller->heap_count > 0) until = nkti_min_time(until, poller->heap[1]->deadline);
     int64_t timeout = poller->ready_count > 0 ? 0 : nkti_until(*now, until);
-    int count = poller->sys->wait(poller->env, poller->backend, events, NKTI_BATCH, timeout);
+    int count = poller->sys->wait(poller->env, poller->backend, poller->batch, NKTI_BATCH, timeout);
     if (count < 0) return count;
     if (timeout != 0) *now = nkti_now(poller->env);
     bool posts = false;
+    poller->batch_count = count;
     for (int i = 0; i < count; i++) {
-        if (events[i].cookie == poller) {
-            posts = true;
-            continue;
-        }
-        nkti_handle *handle = (nkti_handle *)events[i].cookie;
-        handle->ops->drive(handle, events[i].events, *now);
+        nkti_handle *handle = (nkti_handle *)poller->batch[i].cookie;
+        if ((void *)handle == poller) posts = true;
+        else if (handle != NULL) handle->ops->drive(handle, poller->batch[i].events, *now);
     }
+    poller->batch_count = 0;
     bool woken = posts && nkti_poller_run_posts(poller, *now);
     nkti_poller_run_deadlines(poller, *now);
     return woken;
@@ -5446,6 +5526,7 @@ struct nkt_conn {
     uint32_t turn;              // the poller's turn that `receives` counts
     int32_t os_error[2];        // reading, writing
     int16_t read_err, write_err;    // final: NKT_EOF, NKT_ERESET, ...
+    int16_t connect_err;            // how the race ended
     uint8_t receives;
     uint8_t buf_kind;
     uint8_t recv_wait;          // 0 not tried, 1 works, 2 does not
@@ -5504,8 +5585,11 @@ NKT_API ptrdiff_t nkt_link_recv(nkt_link *link, void *buf, size_t cap) {
 }
 
 NKT_API ptrdiff_t nkt_link_send(nkt_link *link, const nkt_str *pieces, size_t count) {
+    size_t total = 0;
+    for (size_t i = 0; i < count; i++) total += pieces[i].len;
     ptrdiff_t sent = link->transport->send(link, pieces, count);
-    return sent != 0 ? sent : (ptrdiff_t)NKT_EPROTO;
+    if (sent == 0 || (sent > 0 && (size_t)sent > total)) return NKT_EPROTO;
+    return sent;
 }
 
 NKT_API int nkt_link_shutdown_write(nkt_link *link) {
@@ -5664,7 +5748,10 @@ enum { NKTI_PROGRESS_NONE, NKTI_PROGRESS_EXACT, NKTI_PROGRESS_SKIP,
 // --- What the poller asks ----------------------------------------------------
 
 static void nkti_conn_want(nkt_conn *conn, uint32_t want, nkt_interest *out) {
-    if (nkti_atomic_load(&conn->canceled) != 0) out->ready = true;
+    if (nkti_atomic_load(&conn->canceled) != 0) {
+        out->ready = true;
+        return;
+    }
     if (conn->connecting) {
         nkt_link_watch(conn->top, NKT_READ | NKT_WRITE, out);
         return;
@@ -5750,7 +5837,7 @@ static int nkti_queue_reserve(nkt_conn *conn, size_t len) {
 }
 
 static void nkti_write_failed(nkt_conn *conn, int err) {
-    if (conn->write_err != 0) return;
+    if (conn->write_err != 0 || err == NKT_ENOMEM) return;     // memory may come back
     conn->write_err = (int16_t)err;
     conn->write_deadline = NKT_NEVER;
     nkti_conn_trace(conn, "write failed", err, (int64_t)nkti_queue_len(conn->queue));
@@ -5782,15 +5869,16 @@ static void nkti_push(nkt_conn *conn) {
         if (err >= 0) nkti_conn_trace(conn, "shutdown", NKT_OK, 0);
     }
     if (err < 0 && err != NKT_EAGAIN) nkti_write_failed(conn, err);
-    conn->busy = err == NKT_EAGAIN;
+    conn->busy = err == NKT_EAGAIN || err == NKT_ENOMEM;
 }
 
 // After a push: tells who waits for room, and what the poller waits for now.
 static void nkti_pushed(nkt_conn *conn, bool was_busy) {
     size_t queued = nkti_queue_len(conn->queue);
     size_t room = queued < conn->queue_max ? conn->queue_max - queued : 0;
-    if (conn->write_need > 0 && (conn->write_err != 0 || room >= conn->write_need) &&
-        (!conn->busy || conn->write_need < conn->queue_max)) {
+    bool whole = conn->write_need >= conn->queue_max;   // a flush: all of it must be gone
+    bool enough = conn->write_err != 0 || (whole ? !conn->busy : room >= conn->write_need);
+    if (conn->write_need > 0 && enough) {
         conn->write_need = 0;
         conn->write_deadline = NKT_NEVER;
         nkti_handle_ready(&conn->handle, NKT_WRITE);
@@ -5798,9 +5886,11 @@ static void nkti_pushed(nkt_conn *conn, bool was_busy) {
     if (was_busy != conn->busy) nkti_conn_update(conn);
 }
 
-// Every call on a nonblocking handle begins with this.
+// Calls on a nonblocking handle get on with what is under way, unless the
+// poller will be told when it can go on.
 static void nkti_conn_step(nkt_conn *conn) {
     if (!conn->handle.nonblocking || !conn->busy) return;
+    if ((conn->handle.watch.events & NKT_WRITE) && !conn->connecting) return;
     nkti_push(conn);
     nkti_pushed(conn, true);
 }
@@ -6012,6 +6102,7 @@ static void nkti_consume(nkt_conn *conn, size_t count) {
         conn->scan = conn->head;
         conn->mask = 0;
     } else if (conn->mask != 0 && conn->head > conn->mask_at) {
+        // `head` has moved inside the block that the mask describes.
         uint32_t gone = conn->head - conn->mask_at;
         conn->mask = gone < 64 ? conn->mask >> gone << gone : 0;
     }
@@ -6264,6 +6355,7 @@ NKT_API int nkt_conn_detach(nkt_conn *conn, nkt_fd *fd) {
 // --- Asking and setting ------------------------------------------------------
 
 NKT_API int nkt_conn_local(nkt_conn *conn, nkt_addr *addr) {
+    if (conn->connecting) return NKT_ENOTCONN;
     for (nkt_link *link = conn->top; link != NULL; link = link->below) {
         if (NKTI_TRANSPORT_HAS(link->transport, local)) return link->transport->local(link, addr);
     }
@@ -6272,6 +6364,7 @@ NKT_API int nkt_conn_local(nkt_conn *conn, nkt_addr *addr) {
 }
 
 NKT_API int nkt_conn_peer(nkt_conn *conn, nkt_addr *addr) {
+    if (conn->connecting) return NKT_ENOTCONN;
     for (nkt_link *link = conn->top; link != NULL; link = link->below) {
         if (NKTI_TRANSPORT_HAS(link->transport, peer)) return link->transport->peer(link, addr);
     }
@@ -6352,6 +6445,7 @@ static int nkti_conn_sockopt(nkt_conn *conn, nkt_conn_option option) {
     case NKT_OPT_DELAY_SMALL_WRITES: sockopt = NKT_SO_NODELAY; break;
     default: return NKT_EINVAL;
     }
+    if (conn->connecting) return NKT_EAGAIN;
     return conn->bottom.transport == &nkti_socket_transport ? sockopt : (int)NKT_EUNSUPPORTED;
 }
 
@@ -6428,8 +6522,10 @@ static bool nkti_conn_has_turn(nkt_conn *conn) {
         return true;
     }
     // Not asleep: the next wait reports it again without waiting.
-    conn->handle.pending |= NKT_READ;
-    nkti_handle_move(&conn->handle, NKTI_GIVEN);
+    if (conn->handle.want & NKT_READ) {
+        conn->handle.pending |= NKT_READ;
+        nkti_handle_move(&conn->handle, NKTI_GIVEN);
+    }
     return false;
 }
 
@@ -6464,22 +6560,25 @@ static void nkti_read_failed(nkt_conn *conn, int err) {
     conn->read_deadline = NKT_NEVER;
     nkti_conn_trace(conn, err == NKT_EOF ? "eof" : "read failed", err, (int64_t)conn->received);
     nkti_conn_update(conn);
+    nkti_handle_ready(&conn->handle, NKT_READ);
 }
 
-// Receives once. NKT_EAGAIN from a handle with recv_wait means "try again".
-static ptrdiff_t nkti_conn_recv(nkt_conn *conn, void *buf, size_t cap) {
+// Receives once. Sets `waited` if that was inside recv_wait: NKT_EAGAIN says
+// there to try again.
+static ptrdiff_t nkti_conn_recv(nkt_conn *conn, void *buf, size_t cap, bool *waited) {
     if (nkti_atomic_load(&conn->canceled) != 0) return NKT_ECANCELED;
     if (conn->read_err != 0) return conn->read_err;
     if (!nkti_conn_has_turn(conn)) return NKTI_OUT_OF_TURN;
-    ptrdiff_t count = nkti_can_recv_wait(conn) ? nkti_recv_waiting(conn, buf, cap)
-                                               : nkt_link_recv(conn->top, buf, cap);
+    *waited = nkti_can_recv_wait(conn);
+    ptrdiff_t count = *waited ? nkti_recv_waiting(conn, buf, cap)
+                              : nkt_link_recv(conn->top, buf, cap);
     if (count > 0) {
         conn->received += (uint64_t)count;
         return count;
     }
     if (nkti_atomic_load(&conn->canceled) != 0) return NKT_ECANCELED;
     if (count == NKT_EAGAIN || count == NKT_EINTR || count == NKT_ECANCELED) return count;
-    if (conn->read_err == 0) nkti_read_failed(conn, (int)count);
+    if (conn->read_err == 0 && count != NKT_ENOMEM) nkti_read_failed(conn, (int)count);
     return count;
 }
 
@@ -6505,10 +6604,12 @@ static nkti_call nkti_call_begin(void) {
 }
 
 // Input that never runs dry must not hold a call beyond its time-out, nor one
-// that may not wait at all. Looked at every so many receives.
+// that may not wait at all. Looked at every so many receives; the first one does
+// not count, because few calls need a second.
 static int nkti_call_is_over(nkt_conn *conn, nkti_call *call) {
-    if (call->receives++ < NKTI_RECEIVES_PER_TURN) return NKT_OK;
-    call->receives = 0;
+    uint32_t receives = call->receives++;
+    if (receives == 0 || receives % NKTI_RECEIVES_PER_TURN != 1) return NKT_OK;
+    if (conn->handle.nonblocking && receives == 1) return NKT_OK;
     if (conn->handle.nonblocking) return conn->handle.poller == NULL ? NKT_EAGAIN : NKT_OK;
     return nkti_conn_deadline(conn, NKT_READ, &call->deadline);
 }
@@ -6517,6 +6618,7 @@ static int nkti_call_is_over(nkt_conn *conn, nkti_call *call) {
 // waiting on a blocking handle. Returns how many, or why not.
 static ptrdiff_t nkti_conn_more(nkt_conn *conn, void *buf, size_t cap, nkti_call *call) {
     int over = nkti_call_is_over(conn, call);
+    nkti_conn_step(conn);
     if (over < 0) return over == NKT_EAGAIN ? nkti_read_again(conn, true) : over;
     for (;;) {
         uint8_t *into = (uint8_t *)buf;
@@ -6528,20 +6630,17 @@ static ptrdiff_t nkti_conn_more(nkt_conn *conn, void *buf, size_t cap, nkti_call
             into = conn->buf + conn->tail;
             cap = conn->cap - conn->tail - 1;
         }
-        ptrdiff_t count = nkti_conn_recv(conn, into, cap);
+        bool waited = false;
+        ptrdiff_t count = nkti_conn_recv(conn, into, cap, &waited);
         if (count > 0) {
             if (buf == NULL) conn->tail += (uint32_t)count;
             return count;
         }
         if (count != NKT_EAGAIN && count != NKTI_OUT_OF_TURN) {
-            // The end of the matter: the event has been told.
-            if (count != NKT_EINTR) nkti_handle_spent(&conn->handle, NKT_READ | NKT_CONNECTED);
             return count;
         }
         if (conn->handle.nonblocking) return nkti_read_again(conn, count == NKTI_OUT_OF_TURN);
-        if (conn->recv_wait == 1 && conn->read_timeout_ms <= 0 && conn->top == &conn->bottom) {
-            continue;
-        }
+        if (waited) continue;
         int err = nkti_conn_wait(conn, NKT_READ, &call->deadline);
         if (err < 0) return err;
     }
@@ -6557,12 +6656,21 @@ static int nkti_fill(nkt_conn *conn, nkti_call *call) {
 
 // Every read begins with this, and ends well with nkti_read_done.
 static void nkti_read_begin(nkt_conn *conn, int progress_of) {
-    nkti_conn_step(conn);
     nkti_skip_lf(conn);
     if (conn->progress_of != progress_of) {
         conn->progress_of = (uint8_t)progress_of;
         conn->progress = 0;
     }
+}
+
+// What a read returns that has failed: an end is told by that, and nothing
+// keeps the handle ready. Ends that were seen while something was left, which is
+// returned instead, keep it ready.
+static ptrdiff_t nkti_read_end(nkt_conn *conn, ptrdiff_t err) {
+    bool goes_on = err == NKT_EAGAIN || err == NKT_ETIMEDOUT || err == NKT_EINTR ||
+                   err == NKT_ENOMEM;
+    if (!goes_on) nkti_handle_spent(&conn->handle, NKT_READ | NKT_CONNECTED);
+    return err;
 }
 
 static int nkti_read_done(nkt_conn *conn) {
@@ -6594,11 +6702,12 @@ NKT_API ptrdiff_t nkt_conn_read(nkt_conn *conn, void *buf, size_t cap) {
     while (conn->head == conn->tail) {
         if (cap >= NKTI_DIRECT_MIN && !conn->skip_lf) {
             ptrdiff_t count = nkti_conn_more(conn, buf, cap, &call);
-            if (count > 0) nkti_read_done(conn);
+            if (count < 0) return nkti_read_end(conn, count);
+            nkti_read_done(conn);
             return count;
         }
         int err = nkti_fill(conn, &call);
-        if (err < 0) return err;
+        if (err < 0) return nkti_read_end(conn, err);
     }
     nkti_read_done(conn);
     return (ptrdiff_t)nkti_take(conn, buf, cap);
@@ -6624,8 +6733,8 @@ static int nkti_read_all(nkt_conn *conn, uint8_t *buf, uint64_t len, int progres
         } else {
             count = nkti_fill(conn, &call);
         }
-        if (count == NKT_EOF && conn->progress > 0) return NKT_ETRUNCATED;
-        if (count < 0) return (int)count;
+        if (count == NKT_EOF && conn->progress > 0) count = NKT_ETRUNCATED;
+        if (count < 0) return (int)nkti_read_end(conn, count);
     }
 }
 
@@ -6650,9 +6759,9 @@ NKT_API int nkt_conn_peek(nkt_conn *conn, size_t want, nkt_str *view) {
     while ((size_t)(conn->tail - conn->head) < want) {
         int err = nkti_fill(conn, &call);
         if (err >= 0) continue;
-        if (conn->read_err == 0 || conn->head == conn->tail) return err;
-        // The event of the end comes again with the next read.
-        nkti_handle_ready(&conn->handle, NKT_READ);
+        if (conn->read_err == 0 || conn->head == conn->tail) {
+            return (int)nkti_read_end(conn, err);
+        }
         break;
     }
     *view = nkti_view(conn, conn->tail - conn->head);
@@ -6664,6 +6773,10 @@ NKT_API int nkt_conn_peek(nkt_conn *conn, size_t want, nkt_str *view) {
 static unsigned nkti_lowest_bit(uint64_t mask) {
 #if defined(__GNUC__)
     return (unsigned)__builtin_ctzll(mask);
+#elif defined(_MSC_VER) && defined(_WIN64)
+    unsigned long index;
+    _BitScanForward64(&index, mask);
+    return (unsigned)index;
 #else
     unsigned count = 0;
     while ((mask & 1) == 0) {
@@ -6762,12 +6875,12 @@ static bool nkti_line_is_over(const nkt_conn *conn) {
 
 // Takes the line that ends at the first bit of the mask. Returns NKT_OK, or
 // NKT_ETOOLONG, which takes nothing.
-static int nkti_line_take(nkt_conn *conn, nkt_str *line) {
+static int nkti_line_take(nkt_conn *conn, nkt_str *line, size_t line_max) {
     uint32_t end = conn->mask_at + nkti_lowest_bit(conn->mask);
     uint32_t len = end - conn->head;
     uint8_t ender = conn->buf[end];
     if (ender == '\n' && len > 0 && conn->buf[end - 1] == '\r') len--;
-    if (len > conn->line_max) return NKT_ETOOLONG;
+    if (len > line_max) return NKT_ETOOLONG;
     line->ptr = (const char *)conn->buf + conn->head;
     line->len = len;
     conn->buf[conn->head + len] = '\0';
@@ -6787,22 +6900,19 @@ NKT_API int nkt_conn_read_line(nkt_conn *conn, nkt_str *line) {
         if (conn->mask == 0) nkti_scan(conn);
         if (conn->mask != 0) {
             conn->read_deadline = NKT_NEVER;
-            return nkti_line_take(conn, line);
+            return nkti_line_take(conn, line, conn->line_max);
         }
         if (nkti_line_is_over(conn)) return nkti_read_too_long(conn);
         int err = nkti_fill(conn, &call);
         if (err == NKT_EOF && conn->tail > conn->head) {
-            // The last line. The event of the end comes again with the next
-            // read.
             size_t len = conn->tail - conn->head;
             if (len > conn->line_max) return nkti_read_too_long(conn);
             conn->buf[conn->tail] = '\0';
             *line = nkti_view(conn, len);
             nkti_consume(conn, len);
-            nkti_handle_ready(&conn->handle, NKT_READ);
             return nkti_read_done(conn);
         }
-        if (err < 0) return err;
+        if (err < 0) return (int)nkti_read_end(conn, err);
     }
 }
 
@@ -6811,12 +6921,9 @@ NKT_API int nkt_conn_skip_line(nkt_conn *conn) {
     nkti_read_begin(conn, NKTI_PROGRESS_SKIP_LINE);
     for (;;) {
         nkt_str line;
-        uint32_t line_max = conn->line_max;
         if (conn->mask == 0) nkti_scan(conn);
         if (conn->mask != 0) {
-            conn->line_max = NKT_SIZE_LIMIT;
-            nkti_line_take(conn, &line);
-            conn->line_max = line_max;
+            nkti_line_take(conn, &line, SIZE_MAX);
             return nkti_read_done(conn);
         }
         // What has no line end goes at once, so that no length of line costs
@@ -6824,11 +6931,8 @@ NKT_API int nkt_conn_skip_line(nkt_conn *conn) {
         conn->progress += conn->tail - conn->head;
         nkti_consume(conn, conn->tail - conn->head);
         int err = nkti_fill(conn, &call);
-        if (err == NKT_EOF && conn->progress > 0) {
-            nkti_handle_ready(&conn->handle, NKT_READ);
-            return nkti_read_done(conn);
-        }
-        if (err < 0) return err;
+        if (err == NKT_EOF && conn->progress > 0) return nkti_read_done(conn);
+        if (err < 0) return (int)nkti_read_end(conn, err);
     }
 }
 
@@ -6896,10 +7000,9 @@ NKT_API int nkt_conn_read_until(nkt_conn *conn, const void *delimiter, size_t le
             if (unread > conn->line_max) return nkti_read_too_long(conn);
             *view = nkti_view(conn, unread);
             nkti_consume(conn, unread);
-            nkti_handle_ready(&conn->handle, NKT_READ);
             return nkti_read_done(conn);
         }
-        if (err < 0) return err;
+        if (err < 0) return (int)nkti_read_end(conn, err);
     }
 }
 
@@ -6974,7 +7077,12 @@ static int nkti_write_again(nkt_conn *conn, size_t need) {
 static int nkti_write_nonblocking(nkt_conn *conn, nkti_pieces *walk, size_t total) {
     if (total > conn->queue_max) return NKT_ETOOLONG;
     if (nkti_queue_len(conn->queue) + total > conn->queue_max) {
-        return nkti_write_again(conn, total);
+        nkti_push(conn);
+        nkti_pushed(conn, true);
+        if (conn->write_err != 0) return conn->write_err;
+        if (nkti_queue_len(conn->queue) + total > conn->queue_max) {
+            return nkti_write_again(conn, total);
+        }
     }
     conn->write_deadline = NKT_NEVER;
     while (!conn->busy && !conn->connecting && conn->written < total) {
@@ -7095,6 +7203,7 @@ NKT_API int nkt_conn_shutdown_write(nkt_conn *conn) {
 #define NKTI_CONNECT_TIMEOUT_MS 30000
 #define NKTI_ATTEMPT_DELAY_MS 250
 #define NKTI_RECHECK_NS (50 * NKTI_MS)      // for systems that hide failed connects
+#define NKTI_UNIX_RETRY (20 * NKTI_MS)      // while a Unix-domain backlog is full
 #define NKTI_CANDIDATES_MAX 64
 #define NKTI_TARGET_TEXT_MAX 280            // a host name, brackets and a port
 
@@ -7109,6 +7218,7 @@ typedef struct nkti_race {
     char path[NKT_UNIX_PATH_MAX + 1];       // "" = candidates are addresses
     char target[NKTI_TARGET_TEXT_MAX];      // for people
     int64_t start, deadline, next_start;
+    int64_t retry_at;               // a Unix-domain listener was busy; 0 = none was
     int32_t err, os_error;          // of the attempt that says most
     uint32_t candidate_count, next_candidate;
     uint32_t under_way;
@@ -7205,6 +7315,13 @@ static int nkti_race_start_next(nkt_conn *conn, nkti_race *race, int64_t now, nk
     } else if (conn->os_error[0] == 0) {
         conn->os_error[0] = env->core->last_error(env);
     }
+    if (err == NKT_EBUSY) {
+        // There is no waiting for a place in its queue: ask again.
+        race->next_candidate--;
+        race->attempt_count--;
+        race->retry_at = nkti_after(now, NKTI_UNIX_RETRY);
+        return err;
+    }
     if (err == NKT_EAGAIN) {
         uint32_t slot = 0;
         while (race->attempts[slot].fd != NKT_NO_FD) slot++;
@@ -7263,6 +7380,7 @@ static int nkti_race_end(nkt_conn *conn, nkti_race *race, nkt_fd fd, int err, in
     conn->bottom.self = (void *)(intptr_t)fd;
     conn->os_error[0] = err < 0 ? race->os_error : 0;
     nkti_free(conn->handle.env, race, sizeof *race);
+    conn->connect_err = (int16_t)err;
     if (err < 0) conn->read_err = conn->write_err = (int16_t)err;
     if (err < 0) conn->read_deadline = conn->write_deadline = NKT_NEVER;
     nkti_conn_trace(conn, err < 0 ? "connect failed" : "connected", err, fd);
@@ -7312,15 +7430,16 @@ static int nkti_race_step(nkt_conn *conn) {
         return nkti_race_end(conn, race, NKT_NO_FD, NKT_ETIMEDOUT, now);
     }
     while (race->next_candidate < race->candidate_count &&
-           race->under_way < NKT_ATTEMPTS_MAX &&
+           race->under_way < NKT_ATTEMPTS_MAX && now >= race->retry_at &&
            (race->under_way == 0 || failed || now >= race->next_start)) {
         int err = nkti_race_start_next(conn, race, now, &winner);
         if (err == NKT_OK) return nkti_race_end(conn, race, winner, NKT_OK, now);
+        if (err == NKT_EBUSY) return NKT_EAGAIN;
         failed = err != NKT_EAGAIN;
         changed = true;
     }
     if (changed && race->under_way > 0) nkti_conn_update(conn);
-    if (race->under_way > 0) return NKT_EAGAIN;
+    if (race->under_way > 0 || now < race->retry_at) return NKT_EAGAIN;
     return nkti_race_end(conn, race, NKT_NO_FD, race->err, now);
 }
 
@@ -7347,7 +7466,8 @@ static void nkti_race_watch(nkt_link *link, uint32_t want, nkt_interest *out) {
     const nkti_race *race = (const nkti_race *)link->self;
     (void)want;
     out->deadline_ns = nkti_min_time(out->deadline_ns, race->deadline);
-    if (race->under_way == 0) out->ready = true;
+    if (race->retry_at != 0) out->deadline_ns = nkti_min_time(out->deadline_ns, race->retry_at);
+    else if (race->under_way == 0) out->ready = true;
     if (race->next_candidate < race->candidate_count && race->under_way < NKT_ATTEMPTS_MAX) {
         out->deadline_ns = nkti_min_time(out->deadline_ns, race->next_start);
     }
@@ -7523,8 +7643,8 @@ static int nkti_connect_check(nkt_env *env, const nkt_connect_opts *opts,
 
 // Begins a connect to a target that has been read.
 static int nkti_connect_begin(nkt_env *env, const nkt_target *target,
-                              const nkt_connect_opts *opts, nkt_problem *problem,
-                              nkt_conn **out) {
+                              uint32_t flow_label, const nkt_connect_opts *opts,
+                              nkt_problem *problem, nkt_conn **out) {
     nkt_stream_opts stream;
     int err = nkti_connect_check(env, opts, &stream, problem);
     if (err < 0) return err;
@@ -7534,6 +7654,7 @@ static int nkti_connect_begin(nkt_env *env, const nkt_target *target,
     nkti_race *race = nkti_race_new(env, opts, &stream);
     if (race == NULL) return NKT_ENOMEM;
     err = nkti_race_candidates(race, target, problem);
+    race->candidates[0].flow_label = flow_label;
     nkt_conn *conn = NULL;
     if (err >= 0) {
         conn = nkti_conn_new(env, opts != NULL && opts->nonblocking, &stream,
@@ -7586,7 +7707,7 @@ static int nkti_connect_text(const char *text, const nkt_connect_opts *opts, nkt
         return NKT_EINVAL;
     }
     int err = nkt_target_parse(text, default_port, &target, &problem);
-    if (err >= 0) err = nkti_connect_begin(env, &target, opts, &problem, out);
+    if (err >= 0) err = nkti_connect_begin(env, &target, 0, opts, &problem, out);
     if (err < 0 && opts != NULL) nkti_report_problem(opts->report, err, text, &problem);
     return err;
 }
@@ -7613,7 +7734,7 @@ NKT_API int nkt_connect_finish(nkt_conn *conn) {
     }
     conn->connect_news = false;
     nkti_handle_spent(&conn->handle, NKT_CONNECTED);
-    return conn->connect_log != NULL ? conn->connect_log->err : conn->write_err;
+    return conn->connect_err;
 }
 
 // What nkt_connect and nkt_connect_addr do after the beginning.
@@ -7650,7 +7771,7 @@ NKT_API int nkt_connect_addr(const nkt_addr *addr, const nkt_connect_opts *opts,
         target.kind = NKT_TARGET_ADDR;
         target.ip = addr->ip;
         target.port = addr->port;
-        err = nkti_connect_begin(env, &target, opts, &problem, &conn);
+        err = nkti_connect_begin(env, &target, addr->flow_label, opts, &problem, &conn);
     }
     if (err < 0) {
         if (opts != NULL) nkti_report_problem(opts->report, err, NULL, &problem);
@@ -7687,8 +7808,8 @@ NKT_API int nkt_conn_read_message(nkt_conn *conn, nkt_str *message) {
             }
         }
         int err = nkti_fill(conn, &call);
-        if (err == NKT_EOF && conn->tail > conn->head) return NKT_ETRUNCATED;
-        if (err < 0) return err;
+        if (err == NKT_EOF && conn->tail > conn->head) err = NKT_ETRUNCATED;
+        if (err < 0) return (int)nkti_read_end(conn, err);
     }
 }
 
@@ -7948,8 +8069,7 @@ static void nkti_listener_drive(nkti_handle *handle, uint32_t ready, int64_t now
         ready |= NKT_READ;
     }
     nkti_handle_ready(handle, ready & handle->want & NKT_READ);
-    if (ready == 0 || listener->accept_deadline != NKT_NEVER) nkti_handle_update(handle);
-    else if (handle->watch.events == 0) nkti_handle_update(handle);
+    nkti_handle_update(handle);
 }
 
 static const nkti_handle_ops nkti_listener_ops = {
@@ -7983,7 +8103,8 @@ static int nkti_listen_one(nkt_listener *listener, const nkt_listen_opts *opts, 
     }
     if (err >= 0 && opts->reuse_port) err = core->set_option(env, fd, NKT_SO_REUSE_PORT, 1);
     if (err >= 0 && opts->interface_name != NULL) {
-        err = core->bind_interface(env, fd, opts->interface_name, family);
+        err = !NKTI_LISTEN_INTERFACE ? (int)NKT_EUNSUPPORTED
+            : core->bind_interface(env, fd, opts->interface_name, family);
     }
     if (err >= 0) err = core->bind(env, fd, name, len);
     if (err >= 0) err = core->listen(env, fd, backlog);

@@ -63,9 +63,10 @@ static int serve(const char *target, int parent) {
 
 int main(int argc, char **argv) {
     setvbuf(stdout, NULL, _IONBF, 0);
+    long count = argc > 2 ? strtol(argv[2], NULL, 10) : 4;
     int ends[2];
     if (pipe(ends) < 0) return 1;
-    for (int i = 0; i < (argc > 2 ? atoi(argv[2]) : 4); i++) {
+    for (long i = 0; i < count; i++) {
         if (fork() != 0) continue;
         close(ends[1]);         // only the parent has this end, and it closes with it
         return serve(argc > 1 ? argv[1] : ":7777", ends[0]);

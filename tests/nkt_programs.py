@@ -274,8 +274,9 @@ def build_line(path):
 
 def build_folder():
     """A folder for this run alone: another one may be under way, with other flags."""
-    os.makedirs(os.path.join(ROOT, "build"), exist_ok=True)
-    folder = tempfile.mkdtemp(prefix="examples-", dir=os.path.join(ROOT, "build"))
+    top = os.path.join(ROOT, os.environ.get("BUILD") or "build")
+    os.makedirs(top, exist_ok=True)
+    folder = tempfile.mkdtemp(prefix="examples-", dir=top)
     atexit.register(shutil.rmtree, folder, ignore_errors=True)
     return folder
 

@@ -879,6 +879,22 @@ static void row_timeout_in_until(scene *s) {
     CHECK_BYTES(s, "cd");
 }
 
+// Line ends that were found before a longer look stay found after it.
+static void row_timeout_in_peek(scene *s) {
+    nkt_str view;
+    s->stream.read_timeout_ms = ROW_TIMEOUT_MS;
+    if (!scene_open(s)) return;
+    peer_say(&s->b, "one\ntwo\r\nthree\nfou");
+    CHECK_LINE(s, "one");
+    CHECK_INT(whole_peek(s, 50, &view), NKT_ETIMEDOUT);
+    peer_say(&s->b, "r\nfive\n");
+    CHECK_LINE(s, "two");
+    CHECK_LINE(s, "three");
+    CHECK_LINE(s, "four");
+    CHECK_INT(whole_peek(s, 50, &view), NKT_ETIMEDOUT);
+    CHECK_LINE(s, "five");
+}
+
 // A peer that trickles must not stretch the time of a call: the limit is for
 // the call, not for each receive inside it.
 static void row_timeout_trickle(scene *s) {

@@ -97,6 +97,7 @@ static const row rows[] = {
     {"a time-out, then a line", row_timeout, 0},
     {"time-outs in mid-line, go on", row_timeout_in_line, 0},
     {"time-outs in mid-delimiter, go on", row_timeout_in_until, 0},
+    {"time-outs in a longer look, lines go on", row_timeout_in_peek, 0},
     {"bug 38: a time-out covers the call, not the byte", row_timeout_trickle, 0},
     {"reset in mid-line", row_reset_in_line, NEEDS_RESET_TRICK},
     {"reset after whole lines", row_reset_after_lines, NEEDS_RESET_TRICK},

@@ -353,6 +353,9 @@ static void under_way(void) {
         nkt_conn_close(conn);
         probe_close(&p);
     }
+}
+
+static void started(void) {
     TEST("nkt_connect_start and nkt_connect_finish, with a signal in between") {
         probe p;
         nkt_conn *conn = NULL;
@@ -411,7 +414,7 @@ static void too_little(void) {
             allocation_that_fails = n;
             p.env.allocate = allocate_but_one;
             int err = nkt_connect("localhost:7", &opts, &conn);
-            // The memory of what was tried, and the wake-up, can be done without.
+            // What was tried, and the wake-up, can be done without.
             if (n < 2) CHECK_INT(err, NKT_ENOMEM);
             else CHECK_INT(err, NKT_OK);
             CHECK((conn != NULL) == (err == NKT_OK));
@@ -445,7 +448,7 @@ static void too_little(void) {
         opts.timeout_ms = 5000;
         CHECK_INT(nkt_connect("localhost:7", &opts, &conn),
                   NKTI_CONNECT_RECHECK ? NKT_EREFUSED : NKT_ETIMEDOUT);
-        // Elsewhere poll tells of failures, and nobody looks without being told.
+        // Elsewhere poll tells of failures, and nobody looks before.
         if (NKTI_CONNECT_RECHECK) CHECK_RANGE(p.now, 60 * PROBE_MS, 200 * PROBE_MS);
         probe_close(&p);
     }
@@ -806,6 +809,7 @@ static void bad_options(void) {
 int main(void) {
     races();
     under_way();
+    started();
     too_little();
 #ifndef NETKIT_NO_THREADS
     interrupted_by_thread();

@@ -245,7 +245,7 @@ static void signals(void) {
     }
 }
 
-// In a network of its own, where IPv6 is switched off as an administrator would.
+// In a network of its own, with IPv6 switched off as an administrator would.
 #ifdef __linux__
 static bool network_without_ipv6(void) {
     struct ifreq request;

@@ -191,6 +191,36 @@ static void test_flood(void) {
     free(room);
 }
 
+// One busy peer gets 16 receives, then the others have their turn.
+static void test_turns(void) {
+    TEST("a busy connection gives way after 16 receives, and is told again") {
+        char block[100];
+        nkt_conn_opts opts;
+        nkt_poller *poller;
+        nkt_event event;
+        source from;
+        memset(&opts, 0, sizeof opts);
+        memset(&from, 0, sizeof from);
+        opts.nonblocking = true;
+        from.total = 1 << 20;
+        from.step = sizeof block;
+        from.byte = 't';
+        nkt_conn *conn = source_open(&from, &opts);
+        CHECK_INT(nkt_poller_open(NULL, &poller), NKT_OK);
+        CHECK_INT(nkt_poller_add_conn(poller, conn, NULL), NKT_OK);
+        for (int turn = 1; turn <= 3; turn++) {
+            CHECK_INT(nkt_poller_wait(poller, 1000), 1);
+            CHECK_INT(nkt_poller_next(poller, &event), NKT_OK);
+            CHECK(event.conn == conn && (event.events & NKT_READ) != 0);
+            while (nkt_conn_read(conn, block, sizeof block) > 0) {
+            }
+            CHECK_INT(from.given, turn * 16 * (int)sizeof block);
+        }
+        nkt_conn_close(conn);
+        nkt_poller_close(poller);
+    }
+}
+
 // Events of `ms` milliseconds; nobody reacts to them but by fetching them.
 static int count_waits(nkt_poller *poller, int ms) {
     int64_t start = nkt_now_ns(NULL);
@@ -290,6 +320,7 @@ int main(void) {
     test_byte_by_byte();
     test_changed_delimiter();
     test_flood();
+    test_turns();
     test_ignored_timeouts();
     return test_finish();
 }
