@@ -71,11 +71,12 @@ happened.
 
    In the implementation only, before the rest:
 
+   @sys.config headers, and what each system has
+   @util       memory, text and time, used by everything above
    @sys.core   opening sockets and setting them up, on each system
    @sys.io     moving bytes, waiting, time and randomness
    @sys.poll   many descriptors at once: epoll, kqueue, poll
    @sys.threads locks, atomics, threads
-   @util       memory, text and time, used by everything above
 
 4. CONVENTIONS
 
@@ -1066,8 +1067,8 @@ typedef struct nkt_conn_opts {
 NKT_API int nkt_conn_adopt(nkt_fd fd, const nkt_conn_opts *opts, nkt_conn **conn);
 // Gives the descriptor back, in blocking mode, and frees the handle.
 // Never blocks. Returns NKT_OK, NKT_EBUSY while there is anything buffered,
-// queued or connecting, NKT_ENOTCONN after a connect that failed, NKT_EUNSUPPORTED
-// without a descriptor or under a layer.
+// queued or connecting, NKT_ENOTCONN after a connect that failed,
+// NKT_EUNSUPPORTED without a descriptor or under a layer.
 NKT_API int nkt_conn_detach(nkt_conn *conn, nkt_fd *fd);
 
 // Makes a connection of your own transport. `self` is freed by its close
@@ -1456,19 +1457,11 @@ NKT_API size_t nkt_layout(const char **names, const uint16_t **numbers);
 #define NETKIT_IMPLEMENTED
 
 //==============================================================================
-// MARK: @sys.core - opening sockets and setting them up, on each system
+// MARK: @sys.config - headers, and what each system has
 //
 // Everything that differs between systems stands in the @sys sections, behind
-// tables of functions; the rest of the file has no #ifdef of a system. A
-// function here does one system call or little more, and turns the system's
-// error into one of ours:
-//
-//     system call --> errno / WSAGetLastError --> nkti_os_result --> NKT_E...
-//
-// Waiting happens in nkti_os_wait, nkti_os_recv_wait and the wait functions of
-// @sys.poll, and nowhere else.
-//
-// Descriptors are nonblocking and close-on-exec.
+// tables of functions; the rest of the file has no #ifdef of a system. Here are
+// the headers, and a constant for each difference that matters further up.
 //==============================================================================
 
 #include <limits.h>
@@ -1614,12 +1607,130 @@ system headers, or compile with -D_GNU_SOURCE or -std=gnu99"
 // nkti_os_connect_result.
 #define NKTI_CONNECT_RECHECK NKTI_WINDOWS
 
+static unsigned nkti_lowest_bit(uint64_t mask) {
+#if defined(__GNUC__)
+    return (unsigned)__builtin_ctzll(mask);
+#elif defined(_MSC_VER) && defined(_WIN64)
+    unsigned long index;
+    _BitScanForward64(&index, mask);
+    return (unsigned)index;
+#else
+    unsigned count = 0;
+    while ((mask & 1) == 0) {
+        mask >>= 1;
+        count++;
+    }
+    return count;
+#endif
+}
+
 // Rounded up, so that a wait never ends before its time.
 static int nkti_ns_to_ms(int64_t timeout_ns) {
     if (timeout_ns < 0) return -1;
     int64_t ms = timeout_ns / NKTI_MS + (timeout_ns % NKTI_MS != 0);
     return ms > INT_MAX ? INT_MAX : (int)ms;
 }
+
+//==============================================================================
+// MARK: @util - memory, text and time, used by everything above
+//
+// Memory goes through the environment's allocator with its size on both ways,
+// so that an arena can stand underneath. Text for people is put together by a
+// small writer that cannot overrun and remembers whether it was cut.
+//==============================================================================
+
+static void *nkti_resize(nkt_env *env, void *ptr, size_t old_size, size_t new_size) {
+    if (env->allocate != NULL) return env->allocate(env, ptr, old_size, new_size);
+    if (new_size == 0) {
+        free(ptr);
+        return NULL;
+    }
+    return realloc(ptr, new_size);
+}
+
+static void *nkti_alloc(nkt_env *env, size_t size) {
+    void *ptr = nkti_resize(env, NULL, 0, size);
+    if (ptr != NULL) memset(ptr, 0, size);
+    return ptr;
+}
+
+static void nkti_free(nkt_env *env, void *ptr, size_t size) {
+    if (ptr != NULL) (void)nkti_resize(env, ptr, size, 0);
+}
+
+// An instant `delay_ns` from `now`, or never.
+static int64_t nkti_after(int64_t now, int64_t delay_ns) {
+    return delay_ns > NKT_NEVER - now ? NKT_NEVER : now + delay_ns;
+}
+
+static int64_t nkti_min_time(int64_t a, int64_t b) {
+    return a < b ? a : b;
+}
+
+// How long until an instant, for a wait: -1 for never.
+static int64_t nkti_until(int64_t now, int64_t deadline) {
+    if (deadline == NKT_NEVER) return NKT_NO_TIMEOUT;
+    return deadline > now ? deadline - now : 0;
+}
+
+typedef struct nkti_text {
+    char *buf;
+    size_t cap;
+    size_t len;             // without NUL; never reaches cap
+    bool cut;
+} nkti_text;
+
+static nkti_text nkti_text_begin(char *buf, size_t cap) {
+    nkti_text text;
+    text.buf = buf;
+    text.cap = cap;
+    text.len = 0;
+    text.cut = cap == 0;
+    if (cap > 0) buf[0] = '\0';
+    return text;
+}
+
+static void nkti_text_bytes(nkti_text *text, const char *ptr, size_t len) {
+    if (text->cap == 0) return;
+    size_t room = text->cap - 1 - text->len;
+    if (len > room) {
+        len = room;
+        text->cut = true;
+    }
+    memcpy(text->buf + text->len, ptr, len);
+    text->len += len;
+    text->buf[text->len] = '\0';
+}
+
+static void nkti_text_str(nkti_text *text, const char *str) {
+    nkti_text_bytes(text, str, strlen(str));
+}
+
+static void nkti_text_number(nkti_text *text, int64_t number) {
+    char digits[24];
+    size_t at = sizeof digits;
+    uint64_t rest = number < 0 ? 0 - (uint64_t)number : (uint64_t)number;
+    do {
+        digits[--at] = (char)('0' + rest % 10);
+        rest /= 10;
+    } while (rest > 0);
+    if (number < 0) digits[--at] = '-';
+    nkti_text_bytes(text, digits + at, sizeof digits - at);
+}
+
+//==============================================================================
+// MARK: @sys.core - opening sockets and setting them up, on each system
+//
+// A function here does one system call or little more, and turns the system's
+// error into one of ours:
+//
+//     system call --> errno / WSAGetLastError --> nkti_os_result --> NKT_E...
+//
+// Waiting happens in nkti_os_wait, nkti_os_recv_wait and the wait functions of
+// @sys.poll, and nowhere else.
+//
+// Descriptors are nonblocking and close-on-exec.
+//==============================================================================
 
 // --- Errors ------------------------------------------------------------------
 
@@ -2590,42 +2701,46 @@ typedef struct nkti_poll_set {
     nkti_pollfd *fds;
     nkt_poll_watch **watches;   // beside each descriptor, its registration
     size_t count;
-    size_t capacity;
+    size_t capacity, watch_capacity;
     size_t next;                // where the next report begins, so that all get a turn
 } nkti_poll_set;
 
 static int nkti_poll_open(nkt_env *env, void **backend) {
-    (void)env;
-    nkti_poll_set *set = (nkti_poll_set *)calloc(1, sizeof *set);
+    nkti_poll_set *set = (nkti_poll_set *)nkti_alloc(env, sizeof *set);
     if (set == NULL) return NKT_ENOMEM;
     *backend = set;
     return NKT_OK;
 }
 
 static void nkti_poll_close(nkt_env *env, void *backend) {
-    (void)env;
     nkti_poll_set *set = (nkti_poll_set *)backend;
-    free(set->fds);
-    free(set->watches);
-    free(set);
+    nkti_free(env, set->fds, set->capacity * sizeof set->fds[0]);
+    nkti_free(env, set->watches, set->watch_capacity * sizeof set->watches[0]);
+    nkti_free(env, set, sizeof *set);
 }
 
-static int nkti_poll_grow(nkti_poll_set *set) {
-    size_t capacity = set->capacity == 0 ? 16 : set->capacity * 2;
-    nkti_pollfd *fds = (nkti_pollfd *)realloc(set->fds, capacity * sizeof *fds);
-    if (fds == NULL) return NKT_ENOMEM;
-    set->fds = fds;
-    nkt_poll_watch **watches =
-        (nkt_poll_watch **)realloc(set->watches, capacity * sizeof *watches);
-    if (watches == NULL) return NKT_ENOMEM;
-    set->watches = watches;
-    set->capacity = capacity;
+static int nkti_poll_grow(nkt_env *env, nkti_poll_set *set) {
+    size_t capacity = set->count == 0 ? 16 : set->count * 2;
+    if (set->capacity == set->count) {
+        void *fds = nkti_resize(env, set->fds, set->capacity * sizeof set->fds[0],
+                                capacity * sizeof set->fds[0]);
+        if (fds == NULL) return NKT_ENOMEM;
+        set->fds = (nkti_pollfd *)fds;
+        set->capacity = capacity;
+    }
+    if (set->watch_capacity == set->count) {
+        void *watches = nkti_resize(env, set->watches,
+                                    set->watch_capacity * sizeof set->watches[0],
+                                    capacity * sizeof set->watches[0]);
+        if (watches == NULL) return NKT_ENOMEM;
+        set->watches = (nkt_poll_watch **)watches;
+        set->watch_capacity = capacity;
+    }
     return NKT_OK;
 }
 
 static int nkti_poll_set_watch(nkt_env *env, void *backend, nkt_poll_watch *watch,
                                uint32_t events) {
-    (void)env;
     nkti_poll_set *set = (nkti_poll_set *)backend;
     if (events == 0) {
         if (watch->events == 0) return NKT_OK;
@@ -2637,7 +2752,7 @@ static int nkti_poll_set_watch(nkt_env *env, void *backend, nkt_poll_watch *watc
         return NKT_OK;
     }
     if (watch->events == 0) {
-        if (set->count == set->capacity && nkti_poll_grow(set) < 0) return NKT_ENOMEM;
+        if (nkti_poll_grow(env, set) < 0) return NKT_ENOMEM;
         watch->slot = (uint32_t)set->count++;
         set->watches[watch->slot] = watch;
         set->fds[watch->slot].fd = (nkti_socket)watch->fd;
@@ -2686,8 +2801,7 @@ typedef struct nkti_kernel_poll {
 } nkti_kernel_poll;
 
 static int nkti_kernel_open(nkt_env *env, void **backend) {
-    (void)env;
-    nkti_kernel_poll *poller = (nkti_kernel_poll *)calloc(1, sizeof *poller);
+    nkti_kernel_poll *poller = (nkti_kernel_poll *)nkti_alloc(env, sizeof *poller);
     if (poller == NULL) return NKT_ENOMEM;
 #if NKTI_EPOLL
     poller->fd = epoll_create1(EPOLL_CLOEXEC);
@@ -2697,7 +2811,7 @@ static int nkti_kernel_open(nkt_env *env, void **backend) {
 #endif
     if (poller->fd < 0) {
         int err = nkti_os_result(-1);
-        free(poller);
+        nkti_free(env, poller, sizeof *poller);
         return err;
     }
     *backend = poller;
@@ -2706,7 +2820,7 @@ static int nkti_kernel_open(nkt_env *env, void **backend) {
 
 static void nkti_kernel_close(nkt_env *env, void *backend) {
     nkti_os_close(env, ((nkti_kernel_poll *)backend)->fd);
-    free(backend);
+    nkti_free(env, backend, sizeof(nkti_kernel_poll));
 }
 
 static nkt_fd nkti_kernel_fd(nkt_env *env, void *backend) {
@@ -2719,8 +2833,7 @@ static void nkti_kernel_close_forked(nkt_env *env, void *backend) {
 #if NKTI_EPOLL
     nkti_kernel_close(env, backend);
 #else
-    (void)env;
-    free(backend);
+    nkti_free(env, backend, sizeof(nkti_kernel_poll));
 #endif
 }
 
@@ -2779,8 +2892,8 @@ static int nkti_kernel_set(nkt_env *env, void *backend, nkt_poll_watch *watch,
     (void)env;
     int kq = ((nkti_kernel_poll *)backend)->fd;
     struct stat status;
-    // The filter of a regular file is silent at its end; refused, as epoll does,
-    // it is taken for always ready.
+    // The filter of a regular file is silent at its end; refused, as epoll
+    // does, it is taken for always ready.
     if (watch->events == 0 && events != 0 && fstat((int)watch->fd, &status) == 0 &&
         S_ISREG(status.st_mode)) return NKT_EACCES;
     int err = nkti_kqueue_filter(kq, watch, events, NKT_READ, EVFILT_READ);
@@ -2896,6 +3009,8 @@ static void nkti_mutex_unlock(nkti_mutex *mutex) { pthread_mutex_unlock(mutex); 
 #endif
 
 #if !defined(NETKIT_NO_THREADS)
+// In the C library's memory: it is freed on another thread, where the
+// environment's allocator may not be called.
 typedef struct nkti_thread_call {
     void (*run)(void *arg);
     void *arg;
@@ -2943,93 +3058,6 @@ static int nkti_os_thread_start(nkt_env *env, void (*run)(void *arg), void *arg)
 static const nkt_sys_threads nkti_os_threads = {
     sizeof(nkt_sys_threads), nkti_os_thread_start,
 };
-
-//==============================================================================
-// MARK: @util - memory, text and time, used by everything above
-//
-// Memory goes through the environment's allocator with its size on both ways,
-// so that an arena can stand underneath. Text for people is put together by a
-// small writer that cannot overrun and remembers whether it was cut.
-//==============================================================================
-
-static void *nkti_resize(nkt_env *env, void *ptr, size_t old_size, size_t new_size) {
-    if (env->allocate != NULL) return env->allocate(env, ptr, old_size, new_size);
-    if (new_size == 0) {
-        free(ptr);
-        return NULL;
-    }
-    return realloc(ptr, new_size);
-}
-
-static void *nkti_alloc(nkt_env *env, size_t size) {
-    void *ptr = nkti_resize(env, NULL, 0, size);
-    if (ptr != NULL) memset(ptr, 0, size);
-    return ptr;
-}
-
-static void nkti_free(nkt_env *env, void *ptr, size_t size) {
-    if (ptr != NULL) (void)nkti_resize(env, ptr, size, 0);
-}
-
-// An instant `delay_ns` from `now`, or never.
-static int64_t nkti_after(int64_t now, int64_t delay_ns) {
-    return delay_ns > NKT_NEVER - now ? NKT_NEVER : now + delay_ns;
-}
-
-static int64_t nkti_min_time(int64_t a, int64_t b) {
-    return a < b ? a : b;
-}
-
-// How long until an instant, for a wait: -1 for never.
-static int64_t nkti_until(int64_t now, int64_t deadline) {
-    if (deadline == NKT_NEVER) return NKT_NO_TIMEOUT;
-    return deadline > now ? deadline - now : 0;
-}
-
-typedef struct nkti_text {
-    char *buf;
-    size_t cap;
-    size_t len;             // without NUL; never reaches cap
-    bool cut;
-} nkti_text;
-
-static nkti_text nkti_text_begin(char *buf, size_t cap) {
-    nkti_text text;
-    text.buf = buf;
-    text.cap = cap;
-    text.len = 0;
-    text.cut = cap == 0;
-    if (cap > 0) buf[0] = '\0';
-    return text;
-}
-
-static void nkti_text_bytes(nkti_text *text, const char *ptr, size_t len) {
-    if (text->cap == 0) return;
-    size_t room = text->cap - 1 - text->len;
-    if (len > room) {
-        len = room;
-        text->cut = true;
-    }
-    memcpy(text->buf + text->len, ptr, len);
-    text->len += len;
-    text->buf[text->len] = '\0';
-}
-
-static void nkti_text_str(nkti_text *text, const char *str) {
-    nkti_text_bytes(text, str, strlen(str));
-}
-
-static void nkti_text_number(nkti_text *text, int64_t number) {
-    char digits[24];
-    size_t at = sizeof digits;
-    uint64_t rest = number < 0 ? 0 - (uint64_t)number : (uint64_t)number;
-    do {
-        digits[--at] = (char)('0' + rest % 10);
-        rest /= 10;
-    } while (rest > 0);
-    if (number < 0) digits[--at] = '-';
-    nkti_text_bytes(text, digits + at, sizeof digits - at);
-}
 
 //==============================================================================
 // MARK: @types - the words every section uses
@@ -3103,8 +3131,8 @@ static int nkti_problem_set(nkt_problem *problem, int err, const char *field, in
 //
 // An environment keeps a lock, the process it began in, and a pool of wake-up
 // descriptors. A thread that waits on a blocking handle takes one for the time
-// of the wait and leaves it with the handle; whoever wants to end the wait posts
-// it there, under the lock:
+// of the wait and leaves it with the handle; whoever wants to end the wait
+// posts it there, under the lock:
 //
 //     waiting thread                       interrupt, cancel, notify
 //     lock: canceled? leave a wake-up      lock: set the flag
@@ -3249,11 +3277,11 @@ static void nkti_unlock(nkt_env *env) {
     nkti_mutex_unlock(&nkti_state(env)->lock);
 }
 
-static void nkti_trace(nkt_env *env, const void *handle, const char *kind, const char *state,
-                       int err, int64_t detail) {
+static void nkti_trace_os(nkt_env *env, const void *handle, const char *kind,
+                          const char *state, int err, int32_t os_error, int64_t detail) {
     if (env->trace == NULL) return;
     nkt_trace what;
-    what.os_error = err < 0 && err != NKT_EOF ? env->core->last_error(env) : 0;
+    what.os_error = os_error;
     what.now_ns = nkti_now(env);
     what.handle = handle;
     what.kind = kind;
@@ -3261,6 +3289,11 @@ static void nkti_trace(nkt_env *env, const void *handle, const char *kind, const
     what.err = err;
     what.detail = detail;
     env->trace(env, &what);
+}
+
+static void nkti_trace(nkt_env *env, const void *handle, const char *kind, const char *state,
+                       int err, int64_t detail) {
+    nkti_trace_os(env, handle, kind, state, err, 0, detail);
 }
 
 static int nkti_interface_index(nkt_env *env, const char *name, uint32_t *index) {
@@ -5780,6 +5813,12 @@ static void nkti_conn_trace(nkt_conn *conn, const char *state, int err, int64_t 
     nkti_trace(conn->handle.env, conn, "conn", state, err, detail);
 }
 
+// A failure of one direction, 0 reading or 1 writing, with the system's code.
+static void nkti_conn_trace_failure(nkt_conn *conn, const char *state, int err, int direction,
+                                    int64_t detail) {
+    nkti_trace_os(conn->handle.env, conn, "conn", state, err, conn->os_error[direction], detail);
+}
+
 // A registration that the system refuses cannot be waited for any more.
 static void nkti_conn_update(nkt_conn *conn) {
     int err = nkti_handle_update(&conn->handle);
@@ -5840,7 +5879,8 @@ static void nkti_write_failed(nkt_conn *conn, int err) {
     if (conn->write_err != 0 || err == NKT_ENOMEM) return;     // memory may come back
     conn->write_err = (int16_t)err;
     conn->write_deadline = NKT_NEVER;
-    nkti_conn_trace(conn, "write failed", err, (int64_t)nkti_queue_len(conn->queue));
+    nkti_conn_trace_failure(conn, "write failed", err, 1,
+                            (int64_t)nkti_queue_len(conn->queue));
 }
 
 // What is under way behind the user's back, as far as it goes now: the queue,
@@ -6558,7 +6598,8 @@ static ptrdiff_t nkti_recv_waiting(nkt_conn *conn, void *buf, size_t cap) {
 static void nkti_read_failed(nkt_conn *conn, int err) {
     conn->read_err = (int16_t)err;
     conn->read_deadline = NKT_NEVER;
-    nkti_conn_trace(conn, err == NKT_EOF ? "eof" : "read failed", err, (int64_t)conn->received);
+    nkti_conn_trace_failure(conn, err == NKT_EOF ? "eof" : "read failed", err, 0,
+                            (int64_t)conn->received);
     nkti_conn_update(conn);
     nkti_handle_ready(&conn->handle, NKT_READ);
 }
@@ -6604,8 +6645,8 @@ static nkti_call nkti_call_begin(void) {
 }
 
 // Input that never runs dry must not hold a call beyond its time-out, nor one
-// that may not wait at all. Looked at every so many receives; the first one does
-// not count, because few calls need a second.
+// that may not wait at all. Looked at every so many receives; the first one
+// does not count, because few calls need a second.
 static int nkti_call_is_over(nkt_conn *conn, nkti_call *call) {
     uint32_t receives = call->receives++;
     if (receives == 0 || receives % NKTI_RECEIVES_PER_TURN != 1) return NKT_OK;
@@ -6664,8 +6705,8 @@ static void nkti_read_begin(nkt_conn *conn, int progress_of) {
 }
 
 // What a read returns that has failed: an end is told by that, and nothing
-// keeps the handle ready. Ends that were seen while something was left, which is
-// returned instead, keep it ready.
+// keeps the handle ready. Ends that were seen while something was left, which
+// is returned instead, keep it ready.
 static ptrdiff_t nkti_read_end(nkt_conn *conn, ptrdiff_t err) {
     bool goes_on = err == NKT_EAGAIN || err == NKT_ETIMEDOUT || err == NKT_EINTR ||
                    err == NKT_ENOMEM;
@@ -6769,23 +6810,6 @@ NKT_API int nkt_conn_peek(nkt_conn *conn, size_t want, nkt_str *view) {
 }
 
 // --- Reading lines -----------------------------------------------------------
-
-static unsigned nkti_lowest_bit(uint64_t mask) {
-#if defined(__GNUC__)
-    return (unsigned)__builtin_ctzll(mask);
-#elif defined(_MSC_VER) && defined(_WIN64)
-    unsigned long index;
-    _BitScanForward64(&index, mask);
-    return (unsigned)index;
-#else
-    unsigned count = 0;
-    while ((mask & 1) == 0) {
-        mask >>= 1;
-        count++;
-    }
-    return count;
-#endif
-}
 
 // A bit for each of 64 bytes that equals `wanted`.
 static uint64_t nkti_match64(const uint8_t *bytes, uint8_t wanted) {
@@ -7333,7 +7357,7 @@ static int nkti_race_start_next(nkt_conn *conn, nkti_race *race, int64_t now, nk
     }
     nkti_race_note(conn, race, log_index, err, now);
     if (err == NKT_OK) *winner = fd;
-    else nkti_conn_trace(conn, "attempt failed", err, log_index);
+    else nkti_conn_trace_failure(conn, "attempt failed", err, 0, log_index);
     return err;
 }
 
@@ -7383,7 +7407,7 @@ static int nkti_race_end(nkt_conn *conn, nkti_race *race, nkt_fd fd, int err, in
     conn->connect_err = (int16_t)err;
     if (err < 0) conn->read_err = conn->write_err = (int16_t)err;
     if (err < 0) conn->read_deadline = conn->write_deadline = NKT_NEVER;
-    nkti_conn_trace(conn, err < 0 ? "connect failed" : "connected", err, fd);
+    nkti_conn_trace_failure(conn, err < 0 ? "connect failed" : "connected", err, 0, fd);
     conn->connect_news = true;
     nkti_conn_tell_connected(conn);
     nkti_conn_update(conn);
@@ -7408,7 +7432,7 @@ static int nkti_race_check(nkt_conn *conn, nkti_race *race, int64_t now, nkt_fd 
             race->under_way--;
             return NKT_OK;
         }
-        nkti_conn_trace(conn, "attempt failed", err, attempt->log_index);
+        nkti_conn_trace_failure(conn, "attempt failed", err, 0, attempt->log_index);
         nkti_attempt_close(conn, race, attempt);
         *failed = true;
     }
@@ -8374,7 +8398,7 @@ static int nkti_accept_try(nkt_listener *listener, nkt_conn **out) {
     }
     if (err != NKT_EMFILE && err != NKT_ENOMEM) return err;
     listener->rest_until = nkti_after(nkti_now(env), NKTI_ACCEPT_REST);
-    nkti_trace(env, listener, "listener", "resting", err, 0);
+    nkti_trace_os(env, listener, "listener", "resting", err, listener->os_error, 0);
     return err;
 }
 
@@ -8440,7 +8464,9 @@ NKT_API void nkt_listener_close(nkt_listener *listener) {
     nkti_handle_leave(&listener->handle);
     nkti_trace(env, listener, "listener", "closed", NKT_OK, 0);
     // The path goes first, so that nobody finds it and is refused.
-    if (listener->unlink_path && !nkti_forked(&listener->handle)) env->core->unlink(env, listener->path);
+    if (listener->unlink_path && !nkti_forked(&listener->handle)) {
+        env->core->unlink(env, listener->path);
+    }
     nkti_listener_close_fds(listener);
     nkti_listener_free(listener);
 }

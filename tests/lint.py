@@ -362,6 +362,36 @@ def every_function_is_called(header):
             yield "netkit.h", at + 1, "no test calls %s" % name
 
 
+@rule("layout")
+def layout_is_complete(header):
+    """nkt_layout names every field of every public structure, in the order of declaration."""
+    text = read("netkit.h")
+    public = text[:text.index(BORDER)]
+    declared = []
+    pattern = r"typedef struct (nkt_\w+) \{(.*?)\n\} \1;|^struct (nkt_\w+) \{(.*?)\n\};"
+    for match in re.finditer(pattern, public, re.S | re.M):
+        name, body = match.group(1) or match.group(3), match.group(2) or match.group(4)
+        declared.append(name)
+        for statement in re.sub(r"//[^\n]*", "", body).split(";"):
+            statement = " ".join(statement.split())
+            function = re.search(r"\(\*(\w+)\)\(", statement)
+            parts = [function.group(1)] if function else statement.split(",")
+            declared += ["%s.%s" % (name, re.search(r"(\w+)(\[\w+\])*$", part.strip()).group(1))
+                         for part in parts if part.strip()]
+    table = text[text.index("#define NKTI_LAYOUT(T, F)"):text.index("#define NKTI_TYPE_NAME")]
+    net = re.search(r"#define NKTI_LAYOUT_NET\(T, F\) +\\\n(.*)", text).group(1)
+    table = table.replace("NKTI_LAYOUT_NET(T, F)", net)
+    listed = [".".join(filter(None, row)) for row in
+              re.findall(r"\b[TF]\((nkt_\w+)(?:, (\w+))?\)", table)]
+    for name in declared:
+        if name not in listed:
+            yield "netkit.h", 0, "@layout lacks %s" % name
+    if listed != declared and set(listed) == set(declared):
+        yield "netkit.h", 0, "@layout is not in the order of declaration"
+    for name in set(listed) - set(declared):
+        yield "netkit.h", 0, "@layout has %s, which is not declared" % name
+
+
 @rule("banned")
 def banned_calls(header):
     for path in c_files():
