@@ -213,6 +213,7 @@ typedef intptr_t nkt_fd;
 
 #define NKT_NEVER INT64_MAX         // an instant that does not come
 
+struct nkt_ip;                      // of @ip
 typedef struct nkt_env nkt_env;
 typedef struct nkt_conn nkt_conn;           // a connected byte stream
 typedef struct nkt_listener nkt_listener;   // accepts connections
@@ -464,6 +465,12 @@ struct nkt_env {
     // Memory: as realloc; size 0 frees and returns NULL. NULL = the C
     // library's.
     void *(*allocate)(nkt_env *env, void *ptr, size_t old_size, size_t new_size);
+    // Looks a host name up, for one family: how many addresses, NKT_ENOTFOUND or
+    // NKT_ELOOKUP. May block: it runs on a worker thread, several at once, and
+    // may still run when the look-up has been given up, so the env must outlive
+    // it. (With NETKIT_NO_THREADS it runs on the calling thread and must not
+    // block.) NULL = the system's resolver.
+    int (*resolve)(nkt_env *env, const char *host, int family, struct nkt_ip *ips, int cap);
     // Sees every change of state; called on the thread that causes it, and must
     // not call back into the handle. NULL = off, which costs one comparison.
     void (*trace)(nkt_env *env, const nkt_trace *what);
@@ -939,6 +946,57 @@ NKT_API int nkt_timer_start(const nkt_timer_opts *opts, nkt_task **task);
 NKT_API int nkt_timer_finish(nkt_task *task);
 
 //==============================================================================
+// MARK: @lookup - from a host name to addresses
+//
+// The system's resolver blocks for as long as it likes and cannot be stopped.
+// So it runs on worker threads, at most 8 in a process, IPv6 (AAAA) and IPv4
+// (A) as two calls: a slow answer of one family never holds up the other. A
+// look-up that is given up is abandoned, not waited for. Hosts files, VPNs and
+// multicast DNS work as the system has them set up. Addresses, "localhost" and
+// what ends in ".localhost" (RFC 6761 section 6.3) never leave the process.
+//
+// nkt_connect looks names up by itself. With NETKIT_NO_THREADS names need an
+// nkt_env with a `resolve` of its own.
+//==============================================================================
+
+#define NKT_LOOKUP_MAX 64           // addresses kept of one answer
+
+typedef struct nkt_lookup_opts {
+    nkt_env *env;                   // NULL = the default
+    int32_t timeout_ms;             // all of it; 0 = 30,000, negative = none
+    int32_t family;                 // NKT_IPV6, NKT_IPV4; 0 = both
+} nkt_lookup_opts;
+
+// Looks a host name or address up, and gives the addresses in the order in
+// which they should be tried (RFC 6724).
+//
+// May block; twin: nkt_lookup_start.
+//
+// Returns how many were put into `ips`, 1 or more, or
+//   NKT_ENAME, NKT_EADDR, NKT_EUNSUPPORTED    bad text, before anything else
+//   NKT_ENOTFOUND  there is no such host, or none with such an address
+//   NKT_ELOOKUP    the resolver could not tell now
+//   NKT_ETIMEDOUT, NKT_EINTR (the look-up is given up), NKT_ENOMEM
+NKT_API int nkt_lookup(const char *host, const nkt_lookup_opts *opts, nkt_ip *ips, int cap);
+
+// Starts a look-up. Never blocks.
+// Returns NKT_OK, NKT_ENOMEM, or as nkt_lookup for bad text.
+NKT_API int nkt_lookup_start(const char *host, const nkt_lookup_opts *opts, nkt_task **task);
+
+// Fetches the answers that have come since the last call, each family's as it
+// arrives, in the resolver's order. Never blocks.
+// Returns how many were put into `ips`; NKT_EAGAIN while none is there and some
+// may come; NKT_EOF when all have been fetched; if there were none at all, why,
+// as nkt_lookup; NKT_ECANCELED after nkt_task_cancel.
+NKT_API int nkt_lookup_finish(nkt_task *task, nkt_ip *ips, int cap);
+
+// Sorts addresses into the order in which they should be tried from here:
+// RFC 6724 section 6 with its default policy table. The source address of each
+// is the system's choice, asked of a connected datagram socket; nothing is
+// sent. Never blocks. Returns how many of them there is a route to.
+NKT_API int nkt_ip_sort(nkt_env *env, nkt_ip *ips, int count);
+
+//==============================================================================
 // MARK: @transport - what a connection stands on, open to your own
 //
 // A connection is a line buffer and a queue on top of a chain of links. The
@@ -1272,6 +1330,11 @@ typedef struct nkt_connect_report {
     int32_t os_error;
     int32_t elapsed_ms;
     int32_t attempt_count;      // how many addresses were tried
+    int32_t lookup_err[2];      // IPv6, IPv4: NKT_OK, NKT_ENOTFOUND, ..., NKT_EAGAIN
+                                // if no answer came, NKT_EBUSY if none was even
+                                // asked for, the resolver having too much to do;
+                                // NKT_EOF where there was nothing to look up
+    int32_t lookup_ms[2];       // when the answer came; -1 = not
     nkt_attempt attempts[NKT_ATTEMPTS_MAX];     // the first of them
     nkt_problem problem;        // what was wrong with an argument, err 0 if nothing
     char text[512];             // all of it in a sentence, NUL-terminated
@@ -1283,14 +1346,18 @@ typedef struct nkt_connect_opts {
     int32_t timeout_ms;         // all of it; 0 = 30,000, negative = none
     int32_t default_port;       // where the text has none; 0 = must be given
     int32_t attempt_delay_ms;   // before the next address is tried too; 0 = 250
+    int32_t resolution_delay_ms; // for IPv6 answers once IPv4's are there; 0 = 50
+    int32_t family;             // NKT_IPV6 or NKT_IPV4 alone; 0 = both
+    nkt_addr local;             // connect from here; no address = the system's choice
     const char *interface_name; // only through this one; NULL = as routed
     nkt_connect_report *report; // filled before nkt_connect returns; NULL = none
     nkt_stream_opts stream;
 } nkt_connect_opts;
 
-// Connects to "host:port", "[v6]:port" or "unix:/path"; see @target. Addresses
-// and "localhost"; several addresses are tried in turn, each 250 ms after the
-// one before or as soon as that one failed, and the first that answers wins.
+// Connects to "host:port", "[v6]:port" or "unix:/path"; see @target. A host name
+// is looked up in both families at once, and its addresses are tried in turn,
+// each 250 ms after the one before or as soon as that one failed; the first that
+// answers wins (RFC 8305). Looking up and trying share one deadline.
 //
 // A nonblocking handle is there at once and connects behind its next calls and
 // its poller; writes are queued meanwhile, reads say NKT_EAGAIN, and a failure
@@ -1496,8 +1563,10 @@ NKT_API size_t nkt_layout(const char **names, const uint16_t **numbers);
     typedef WSAPOLLFD nkti_pollfd;
 #else
     #include <errno.h>
+    #include <dlfcn.h>
     #include <fcntl.h>
     #include <net/if.h>
+    #include <netdb.h>
     #include <netinet/in.h>
     #include <netinet/tcp.h>
     #include <poll.h>
@@ -3055,6 +3124,53 @@ static int nkti_os_thread_start(nkt_env *env, void (*run)(void *arg), void *arg)
 }
 #endif
 
+// --- The resolver ---------------------------------------------------------------
+
+static int nkti_resolver_error(int code) {
+    if (code == EAI_MEMORY) return NKT_ENOMEM;
+    if (code == EAI_NONAME) return NKT_ENOTFOUND;
+#if defined(EAI_NODATA) && EAI_NODATA != EAI_NONAME
+    if (code == EAI_NODATA) return NKT_ENOTFOUND;
+#endif
+#if defined(EAI_ADDRFAMILY)
+    if (code == EAI_ADDRFAMILY) return NKT_ENOTFOUND;
+#endif
+    return NKT_ELOOKUP;
+}
+
+// Waits as long as the resolver does; called on a worker thread.
+static int nkti_os_resolve(const char *host, int family, nkt_ip *ips, int cap) {
+    struct addrinfo hints, *list = NULL;
+    memset(&hints, 0, sizeof hints);
+    hints.ai_family = nkti_family_to_os(family);
+    hints.ai_socktype = SOCK_STREAM;
+    int code = getaddrinfo(host, NULL, &hints, &list);
+    if (code != 0) return nkti_resolver_error(code);
+    int count = 0;
+    for (struct addrinfo *at = list; at != NULL && count < cap; at = at->ai_next) {
+        nkt_addr addr;
+        if (nkt_addr_from_sockaddr(at->ai_addr, (size_t)at->ai_addrlen, &addr) < 0) continue;
+        ips[count++] = addr.ip;
+    }
+    freeaddrinfo(list);
+    return count > 0 ? count : (int)NKT_ENOTFOUND;
+}
+
+// A shared library that is closed must not take the code of its threads along.
+static void nkti_os_pin(void) {
+#if defined(NETKIT_SHARED) && NKTI_WINDOWS
+    HMODULE module;
+    GetModuleHandleExA(GET_MODULE_HANDLE_EX_FLAG_PIN | GET_MODULE_HANDLE_EX_FLAG_FROM_ADDRESS,
+                       (LPCSTR)(uintptr_t)&nkti_os_pin, &module);
+#elif defined(NETKIT_SHARED)
+    Dl_info info;
+    union { void (*function)(void); void *address; } here;
+    here.function = nkti_os_pin;
+    // Never closed: that is the point.
+    if (dladdr(here.address, &info) != 0) dlopen(info.dli_fname, RTLD_NOW | RTLD_NODELETE);
+#endif
+}
+
 static const nkt_sys_threads nkti_os_threads = {
     sizeof(nkt_sys_threads), nkti_os_thread_start,
 };
@@ -3161,7 +3277,7 @@ typedef struct nkti_env_state {
 
 static nkti_env_state nkti_default_state = { NKTI_MUTEX_INIT, NULL, 0, 0 };
 static nkt_env nkti_default_env = {
-    sizeof(nkt_env), NULL, NULL, NULL, NULL, NULL, NULL, &nkti_default_state,
+    sizeof(nkt_env), NULL, NULL, NULL, NULL, NULL, NULL, NULL, &nkti_default_state,
 };
 static uint32_t nkti_default_frozen;
 
@@ -5348,30 +5464,34 @@ NKT_API int32_t nkt_poller_timeout_ms(nkt_poller *poller) {
 //==============================================================================
 // MARK: @task - something under way that ends with a result
 //
-// A task is a handle with a deadline and a result. A timer counts the expiries
-// that lie behind it; nothing runs between calls:
+// A task is a handle and three questions: has it a result by now, when must it
+// be looked at, and what did the poller tell already. Who brings a result from
+// another thread calls nkti_task_notify.
+//
+// A timer counts the expiries that lie behind it; nothing runs between calls:
 //
 //     first       +repeat     +repeat     +repeat
 //       |-----------|-----------|-----------|----->
 //                         ^ finish: 2 expiries, next is the third
 //==============================================================================
 
+typedef struct nkti_task_ops {
+    bool (*has_result)(nkt_task *task, int64_t now);
+    int64_t (*deadline)(nkt_task *task);                // when it will have one
+    void (*told)(nkt_task *task, int64_t now);          // optional: the poller has told
+    void (*joined)(nkt_task *task);                     // optional: another poller asks
+    void (*close)(nkt_task *task);
+} nkti_task_ops;
+
 struct nkt_task {
     nkti_handle handle;
-    nkti_waiter *waiter;
+    const nkti_task_ops *ops;
+    nkti_waiter *waiter;        // under the lock
     uint32_t canceled;          // atomic
-    bool over;                  // a timer without repeat was fetched
     bool cancel_told;
-    int64_t next_ns;            // the first expiry that was not fetched
-    int64_t tell_ns;            // the first one that the poller has not told
-    int64_t repeat_ns;
 };
 
-static bool nkti_task_is_due(const nkt_task *task, int64_t now) {
-    return !task->over && now >= task->next_ns;
-}
-
-// The poller tells each expiry once, whether or not it is fetched.
+// The poller tells each result once, whether or not it is fetched.
 static void nkti_task_drive(nkti_handle *handle, uint32_t ready, int64_t now) {
     nkt_task *task = (nkt_task *)(void *)handle;
     (void)ready;
@@ -5380,67 +5500,54 @@ static void nkti_task_drive(nkti_handle *handle, uint32_t ready, int64_t now) {
         task->cancel_told = true;
         return;
     }
-    if (now >= task->tell_ns) {
-        int64_t late = now - task->tell_ns;
+    if (task->ops->has_result(task, now)) {
         nkti_handle_ready(handle, NKT_DONE);
-        task->tell_ns = task->repeat_ns == 0 ? NKT_NEVER
-            : nkti_after(task->tell_ns, (late / task->repeat_ns + 1) * task->repeat_ns);
+        if (task->ops->told == NULL) return;
+        task->ops->told(task, now);
     }
-    nkti_handle_schedule(handle, task->tell_ns);
+    nkti_handle_schedule(handle, task->ops->deadline(task));
 }
 
 static void nkti_task_interest(nkti_handle *handle, nkt_interest *out) {
     nkt_task *task = (nkt_task *)(void *)handle;
-    out->deadline_ns = task->tell_ns;
+    out->deadline_ns = task->ops->deadline(task);
 }
 
-static const nkti_handle_ops nkti_task_ops = { "task", nkti_task_drive, nkti_task_interest };
+static const nkti_handle_ops nkti_task_handle_ops = {
+    "task", nkti_task_drive, nkti_task_interest,
+};
 
-NKT_API int nkt_timer_start(const nkt_timer_opts *opts, nkt_task **out) {
-    if (opts == NULL || opts->delay_ms < 0 || opts->repeat_ms < 0) return NKT_EINVAL;
-    nkt_env *env = nkti_env_use(opts->env);
-    if (env == NULL) return NKT_EINVAL;
-    nkt_task *task = (nkt_task *)nkti_alloc(env, sizeof *task);
-    if (task == NULL) return NKT_ENOMEM;
-    nkti_handle_init(&task->handle, env, &nkti_task_ops, true);
-    task->next_ns = nkti_after(nkti_now(env), opts->delay_ms * NKTI_MS);
-    task->tell_ns = task->next_ns;
-    task->repeat_ns = opts->repeat_ms * NKTI_MS;
-    nkti_trace(env, task, "task", "started", NKT_OK, opts->delay_ms);
-    *out = task;
-    return NKT_OK;
+static void nkti_task_init(nkt_task *task, nkt_env *env, const nkti_task_ops *ops) {
+    nkti_handle_init(&task->handle, env, &nkti_task_handle_ops, true);
+    task->ops = ops;
 }
 
-NKT_API int nkt_timer_finish(nkt_task *task) {
-    nkti_handle_spent(&task->handle, NKT_DONE);
-    if (nkti_atomic_load(&task->canceled) != 0) return NKT_ECANCELED;
-    if (task->over) return NKT_EOF;
-    int64_t now = nkti_now(task->handle.env);
-    if (!nkti_task_is_due(task, now)) return NKT_EAGAIN;
-    if (task->repeat_ns == 0) {
-        task->over = true;
-        task->tell_ns = NKT_NEVER;
-        return 1;
-    }
-    int64_t expired = (now - task->next_ns) / task->repeat_ns + 1;
-    task->next_ns += expired * task->repeat_ns;
-    // What was fetched needs not be told any more.
-    if (task->tell_ns < task->next_ns) task->tell_ns = task->next_ns;
-    nkti_handle_schedule(&task->handle, task->tell_ns);
-    return expired > INT_MAX ? INT_MAX : (int)expired;
+static void nkti_task_wake(nkt_task *task, bool cancel) {
+    nkt_env *env = task->handle.env;
+    nkti_lock(env);
+    if (cancel) nkti_atomic_store(&task->canceled, 1);
+    nkti_waiter_post(env, task->waiter);
+    nkti_handle_post(&task->handle);
+    nkti_unlock(env);
+}
+
+// Its result may be there. Any thread.
+static void nkti_task_notify(void *task) {
+    nkti_task_wake((nkt_task *)task, false);
 }
 
 NKT_API int nkt_task_wait(nkt_task *task, int32_t timeout_ms) {
     nkt_env *env = task->handle.env;
     int64_t now = nkti_now(env);
     int64_t deadline = timeout_ms < 0 ? NKT_NEVER : nkti_after(now, timeout_ms * NKTI_MS);
-    while (!task->over && !nkti_task_is_due(task, now)) {
+    while (!task->ops->has_result(task, now)) {
         nkt_interest interest;
         if (now >= deadline) return NKT_ETIMEDOUT;
         int err = nkti_wait_begin(env, &task->waiter, &task->canceled);
         if (err < 0) return err;
         nkti_interest_clear(&interest);
-        interest.deadline_ns = task->next_ns;
+        interest.deadline_ns = task->ops->deadline(task);
+        interest.ready = task->ops->has_result(task, now);
         err = nkti_wait_end(env, &task->waiter, &interest, deadline);
         if (err < 0) return err;
         now = nkti_now(env);
@@ -5449,12 +5556,7 @@ NKT_API int nkt_task_wait(nkt_task *task, int32_t timeout_ms) {
 }
 
 NKT_API void nkt_task_cancel(nkt_task *task) {
-    nkt_env *env = task->handle.env;
-    nkti_lock(env);
-    nkti_atomic_store(&task->canceled, 1);
-    nkti_waiter_post(env, task->waiter);
-    nkti_handle_post(&task->handle);
-    nkti_unlock(env);
+    nkti_task_wake(task, true);
 }
 
 NKT_API void nkt_task_close(nkt_task *task) {
@@ -5462,16 +5564,600 @@ NKT_API void nkt_task_close(nkt_task *task) {
     nkti_settle(&task->handle, &task->canceled);
     nkti_handle_leave(&task->handle);
     nkti_trace(task->handle.env, task, "task", "closed", NKT_OK, 0);
-    nkti_free(task->handle.env, task, sizeof *task);
+    task->ops->close(task);
 }
 
 NKT_API int nkt_poller_add_task(nkt_poller *poller, nkt_task *task, void *user) {
     int err = nkti_handle_join(poller, &task->handle, NKT_READ | NKT_WRITE, user);
     if (err < 0) return err;
+    if (task->ops->joined != NULL) task->ops->joined(task);
     // What came while it was in no poller is told now.
-    if (!task->over && task->tell_ns > task->next_ns) task->tell_ns = task->next_ns;
     nkti_task_drive(&task->handle, 0, nkti_now(task->handle.env));
     return NKT_OK;
+}
+
+// --- Timers ---------------------------------------------------------------------
+
+typedef struct nkti_timer {
+    nkt_task task;
+    bool over;                  // one without repeat was fetched
+    int64_t next_ns;            // the first expiry that was not fetched
+    int64_t tell_ns;            // the first one that the poller has not told
+    int64_t repeat_ns;
+} nkti_timer;
+
+static nkti_timer *nkti_timer_of(nkt_task *task) {
+    return (nkti_timer *)(void *)task;
+}
+
+static bool nkti_timer_has_result(nkt_task *task, int64_t now) {
+    const nkti_timer *timer = nkti_timer_of(task);
+    // In a poller what was told already is no news.
+    int64_t due = task->handle.poller != NULL ? timer->tell_ns : timer->next_ns;
+    return now >= due || (timer->over && task->handle.poller == NULL);
+}
+
+static int64_t nkti_timer_deadline(nkt_task *task) {
+    const nkti_timer *timer = nkti_timer_of(task);
+    return task->handle.poller != NULL ? timer->tell_ns : timer->next_ns;
+}
+
+static void nkti_timer_told(nkt_task *task, int64_t now) {
+    nkti_timer *timer = nkti_timer_of(task);
+    int64_t late = now - timer->tell_ns;
+    timer->tell_ns = timer->repeat_ns == 0 ? NKT_NEVER
+        : nkti_after(timer->tell_ns, (late / timer->repeat_ns + 1) * timer->repeat_ns);
+}
+
+static void nkti_timer_joined(nkt_task *task) {
+    nkti_timer *timer = nkti_timer_of(task);
+    timer->tell_ns = timer->next_ns;
+}
+
+static void nkti_timer_close(nkt_task *task) {
+    nkti_free(task->handle.env, task, sizeof(nkti_timer));
+}
+
+static const nkti_task_ops nkti_timer_ops = {
+    nkti_timer_has_result, nkti_timer_deadline, nkti_timer_told, nkti_timer_joined,
+    nkti_timer_close,
+};
+
+NKT_API int nkt_timer_start(const nkt_timer_opts *opts, nkt_task **out) {
+    if (opts == NULL || opts->delay_ms < 0 || opts->repeat_ms < 0) return NKT_EINVAL;
+    nkt_env *env = nkti_env_use(opts->env);
+    if (env == NULL) return NKT_EINVAL;
+    nkti_timer *timer = (nkti_timer *)nkti_alloc(env, sizeof *timer);
+    if (timer == NULL) return NKT_ENOMEM;
+    nkti_task_init(&timer->task, env, &nkti_timer_ops);
+    timer->next_ns = nkti_after(nkti_now(env), opts->delay_ms * NKTI_MS);
+    timer->tell_ns = timer->next_ns;
+    timer->repeat_ns = opts->repeat_ms * NKTI_MS;
+    nkti_trace(env, timer, "task", "started", NKT_OK, opts->delay_ms);
+    *out = &timer->task;
+    return NKT_OK;
+}
+
+NKT_API int nkt_timer_finish(nkt_task *task) {
+    nkti_timer *timer = nkti_timer_of(task);
+    nkti_handle_spent(&task->handle, NKT_DONE);
+    if (nkti_atomic_load(&task->canceled) != 0) return NKT_ECANCELED;
+    if (timer->over) return NKT_EOF;
+    int64_t now = nkti_now(task->handle.env);
+    if (now < timer->next_ns) return NKT_EAGAIN;
+    if (timer->repeat_ns == 0) {
+        timer->over = true;
+        timer->next_ns = timer->tell_ns = NKT_NEVER;
+        return 1;
+    }
+    int64_t expired = (now - timer->next_ns) / timer->repeat_ns + 1;
+    timer->next_ns += expired * timer->repeat_ns;
+    // What was fetched needs not be told any more.
+    if (timer->tell_ns < timer->next_ns) timer->tell_ns = timer->next_ns;
+    nkti_handle_schedule(&task->handle, timer->tell_ns);
+    return expired > INT_MAX ? INT_MAX : (int)expired;
+}
+
+//==============================================================================
+// MARK: @select - which address first
+//
+// RFC 6724 section 6: destination addresses are compared pairwise, each with the
+// source address the system would use for it:
+//
+//     rule 1   one without a route goes last
+//          2   source and destination of the same scope
+//          5   source and destination of the same label
+//          6   higher precedence of the destination
+//          8   smaller scope of the destination
+//          9   longer common prefix of source and destination, IPv6 only
+//         10   else as the resolver had them
+//
+// Rules 3, 4 and 7 (deprecated, home and tunnelled addresses) are decided by
+// the kernel when it chooses the source. Rule 9 is not applied to IPv4, where it
+// would undo the balancing of servers by rotating answers.
+//==============================================================================
+
+// What the system says of one end. A dual-stack socket's IPv4 peers come as
+// IPv4-mapped addresses; here they are the IPv4 addresses they are.
+static int nkti_fd_name(nkt_env *env, nkt_fd fd, bool peer, nkt_addr *addr) {
+    union { uint64_t align; char room[NKT_SOCKADDR_MAX]; } name;
+    size_t len = sizeof name;
+    nkt_addr found;
+    memset(&name, 0, sizeof name);
+    int err = peer ? env->core->peer_name(env, fd, &name, &len)
+                   : env->core->local_name(env, fd, &name, &len);
+    if (err < 0) return NKT_ENOTCONN;
+    memset(&found, 0, sizeof found);
+    if (nkt_addr_from_sockaddr(&name, len, &found) >= 0) found.ip = nkt_ip_unmap(&found.ip);
+    *addr = found;
+    return NKT_OK;
+}
+
+typedef struct nkti_candidate {
+    nkt_addr addr;
+    nkt_ip source;              // no address: there is no route
+} nkti_candidate;
+
+typedef struct nkti_policy {
+    uint8_t prefix[16];
+    uint8_t bits;
+    uint8_t precedence;
+    uint8_t label;
+} nkti_policy;
+
+// RFC 6724 section 2.1, longest prefixes first.
+static const nkti_policy nkti_policies[] = {
+    { { 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 1 }, 128, 50, 0 },
+    { { 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0xff, 0xff, 0, 0, 0, 0 }, 96, 35, 4 },
+    { { 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0 }, 96, 1, 3 },
+    { { 0x20, 0x01, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0 }, 32, 5, 5 },
+    { { 0x20, 0x02, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0 }, 16, 30, 2 },
+    { { 0x3f, 0xfe, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0 }, 16, 1, 12 },
+    { { 0xfe, 0xc0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0 }, 10, 1, 11 },
+    { { 0xfc, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0 }, 7, 3, 13 },
+    { { 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0 }, 0, 40, 1 },
+};
+
+static int nkti_common_bits(const uint8_t *a, const uint8_t *b) {
+    for (int i = 0; i < 128; i++) {
+        if (((a[i / 8] ^ b[i / 8]) & (0x80 >> i % 8)) != 0) return i;
+    }
+    return 128;
+}
+
+static const nkti_policy *nkti_policy_of(const nkt_ip *ip) {
+    nkt_ip mapped = nkt_ip_map(ip);
+    const nkti_policy *policy = nkti_policies;
+    while (nkti_common_bits(mapped.bytes, policy->prefix) < policy->bits) policy++;
+    return policy;
+}
+
+// RFC 6724 section 3: IPv4's autoconfigured and loopback addresses are of link
+// scope, all others global; multicast has its own.
+static int nkti_unicast_scope(const nkt_ip *ip) {
+    nkt_ip plain = nkt_ip_unmap(ip);
+    const uint8_t *b = plain.bytes;
+    if (plain.family == NKT_IPV4) {
+        return b[0] == 127 || (b[0] == 169 && b[1] == 254) ? 2 : 14;
+    }
+    nkt_ip loopback = nkt_ip_loopback(NKT_IPV6);
+    if (b[0] == 0xff) return b[1] & 15;
+    if (memcmp(b, loopback.bytes, 16) == 0) return 2;
+    if (b[0] == 0xfe && (b[1] & 0xc0) == 0x80) return 2;
+    return b[0] == 0xfe && (b[1] & 0xc0) == 0xc0 ? 5 : 14;
+}
+
+// Below zero if `a` goes first, above if `b` does, 0 if the order stays.
+static int nkti_candidate_compare(const nkti_candidate *a, const nkti_candidate *b) {
+    const nkt_ip *da = &a->addr.ip, *db = &b->addr.ip;
+    bool usable_a = a->source.family != 0, usable_b = b->source.family != 0;
+    if (usable_a != usable_b) return usable_a ? -1 : 1;
+    const nkti_policy *policy_a = nkti_policy_of(da), *policy_b = nkti_policy_of(db);
+    int scope_a = nkti_unicast_scope(da), scope_b = nkti_unicast_scope(db);
+    if (usable_a) {
+        bool same_a = scope_a == nkti_unicast_scope(&a->source);
+        bool same_b = scope_b == nkti_unicast_scope(&b->source);
+        if (same_a != same_b) return same_a ? -1 : 1;
+        bool label_a = policy_a->label == nkti_policy_of(&a->source)->label;
+        bool label_b = policy_b->label == nkti_policy_of(&b->source)->label;
+        if (label_a != label_b) return label_a ? -1 : 1;
+    }
+    if (policy_a->precedence != policy_b->precedence) {
+        return policy_a->precedence > policy_b->precedence ? -1 : 1;
+    }
+    if (scope_a != scope_b) return scope_a < scope_b ? -1 : 1;
+    if (usable_a && da->family == NKT_IPV6 && db->family == NKT_IPV6) {
+        int bits_a = nkti_common_bits(da->bytes, a->source.bytes);
+        int bits_b = nkti_common_bits(db->bytes, b->source.bytes);
+        if (bits_a != bits_b) return bits_a > bits_b ? -1 : 1;
+    }
+    return 0;
+}
+
+// Puts one behind all that go before it; what is equal stays in order.
+static void nkti_candidate_insert(nkti_candidate *sorted, uint32_t count,
+                                  const nkti_candidate *one) {
+    uint32_t at = count;
+    while (at > 0 && nkti_candidate_compare(one, &sorted[at - 1]) < 0) {
+        sorted[at] = sorted[at - 1];
+        at--;
+    }
+    sorted[at] = *one;
+}
+
+// The source address the system would use. Nothing is sent.
+static void nkti_candidate_source(nkt_env *env, nkti_candidate *candidate) {
+    union { uint64_t align; char room[NKT_SOCKADDR_MAX]; } name;
+    nkt_addr probe = candidate->addr, local;
+    nkt_fd fd = NKT_NO_FD;
+    memset(&candidate->source, 0, sizeof candidate->source);
+    if (probe.port == 0) probe.port = 9;        // some systems refuse port 0
+    int len = nkt_addr_to_sockaddr(&probe, &name, sizeof name);
+    if (len < 0 || env->core->open(env, probe.ip.family, 2, &fd) < 0) return;
+    if (env->core->connect(env, fd, &name, (size_t)len) >= 0 &&
+        nkti_fd_name(env, fd, false, &local) >= 0) candidate->source = local.ip;
+    env->core->close(env, fd);
+}
+
+NKT_API int nkt_ip_sort(nkt_env *env, nkt_ip *ips, int count) {
+    nkti_candidate sorted[NKT_LOOKUP_MAX];
+    int usable = 0;
+    env = nkti_env_use(env);
+    if (env == NULL || count < 0 || count > NKT_LOOKUP_MAX) return NKT_EINVAL;
+    for (int i = 0; i < count; i++) {
+        nkti_candidate one;
+        one.addr = nkt_addr_make(&ips[i], 0);
+        nkti_candidate_source(env, &one);
+        nkti_candidate_insert(sorted, (uint32_t)i, &one);
+        if (one.source.family != 0) usable++;
+    }
+    for (int i = 0; i < count; i++) ips[i] = sorted[i].addr.ip;
+    return usable;
+}
+
+//==============================================================================
+// MARK: @lookup - from a host name to addresses
+//
+// A job is one call of the resolver: a host and a family. It belongs to the
+// worker until it is done and to its look-up afterwards; a look-up that is
+// cancelled before lets go of it, and the worker frees it then. A job that no
+// worker has begun is taken back out of the queue.
+//
+//     look-up  --two jobs-->  queue  -->  worker: resolve()  --done-->  notify
+//        |                                   |
+//        +--cancel: owner = NULL ------------+--> freed by the worker
+//
+// Workers end when the queue is empty, so there is nothing to stop at exit.
+// Jobs live in the C library's memory, because the environment and its
+// allocator may be gone when a resolver returns after a minute.
+//
+// Order of locks: the pool's, then the environment's.
+//==============================================================================
+
+#define NKTI_LOOKUP_THREADS 8
+#define NKTI_LOOKUP_TIMEOUT_MS 30000
+
+typedef struct nkti_lookup nkti_lookup;
+
+typedef struct nkti_job {
+    struct nkti_job *next;          // in the queue
+    nkti_lookup *owner;             // NULL once abandoned
+    nkt_env *env;                   // for a resolver of the environment's
+    int family;
+    int result;                     // how many, or why none
+    bool begun, done;
+    char host[256];
+    nkt_ip ips[NKT_LOOKUP_MAX];
+} nkti_job;
+
+// Two jobs and whom to tell; part of a race or a task. Its jobs are touched
+// under the pool's lock only.
+struct nkti_lookup {
+    nkti_job *jobs[2];              // IPv6, IPv4; NULL when fetched or not asked
+    void (*notify)(void *owner);    // under the pool's lock
+    void *owner;
+};
+
+typedef struct nkti_pool {
+    nkti_mutex lock;
+    nkti_job *first, *last;         // the queue
+    int threads;
+} nkti_pool;
+
+static nkti_pool nkti_lookup_pool = { NKTI_MUTEX_INIT, NULL, NULL, 0 };
+
+static int nkti_job_resolve(nkti_job *job) {
+    if (job->env->resolve == NULL) {
+        return nkti_os_resolve(job->host, job->family, job->ips, NKT_LOOKUP_MAX);
+    }
+    int count = job->env->resolve(job->env, job->host, job->family, job->ips, NKT_LOOKUP_MAX);
+    if (count > NKT_LOOKUP_MAX) return NKT_EPROTO;
+    return count == 0 ? (int)NKT_ENOTFOUND : count;
+}
+
+// Under the pool's lock.
+static void nkti_job_finished(nkti_job *job) {
+    job->done = true;
+    if (job->owner == NULL) free(job);
+    else job->owner->notify(job->owner->owner);
+}
+
+static void nkti_lookup_worker(void *arg) {
+    nkti_pool *pool = (nkti_pool *)arg;
+    nkti_mutex_lock(&pool->lock);
+    while (pool->first != NULL) {
+        nkti_job *job = pool->first;
+        pool->first = job->next;
+        job->begun = true;
+        nkti_mutex_unlock(&pool->lock);
+        job->result = nkti_job_resolve(job);
+        nkti_mutex_lock(&pool->lock);
+        nkti_job_finished(job);
+    }
+    pool->threads--;
+    nkti_mutex_unlock(&pool->lock);
+}
+
+// Under the pool's lock. A job that nobody can run is not left behind.
+static int nkti_job_enqueue(nkti_pool *pool, nkti_job *job) {
+    nkti_job *before = pool->first == NULL ? NULL : pool->last;
+    if (before == NULL) pool->first = job;
+    else before->next = job;
+    pool->last = job;
+    if (pool->threads >= NKTI_LOOKUP_THREADS) return NKT_OK;
+    int err = nkti_os_thread_start(job->env, nkti_lookup_worker, pool);
+    if (err >= 0) pool->threads++;
+    if (err >= 0 || pool->threads > 0) return NKT_OK;
+    if (before == NULL) pool->first = NULL;
+    else before->next = NULL;
+    pool->last = before;
+    return err;
+}
+
+#if defined(NETKIT_NO_THREADS)
+// Without threads a resolver of the environment's answers on the spot.
+static int nkti_job_start(nkti_job *job) {
+    if (job->env->resolve == NULL) return NKT_EUNSUPPORTED;
+    job->begun = true;
+    job->result = nkti_job_resolve(job);
+    job->done = true;
+    return NKT_OK;
+}
+#else
+static int nkti_job_start(nkti_job *job) {
+    nkti_pool *pool = &nkti_lookup_pool;
+    nkti_os_pin();
+    nkti_mutex_lock(&pool->lock);
+    int err = nkti_job_enqueue(pool, job);
+    nkti_mutex_unlock(&pool->lock);
+    return err;
+}
+#endif
+
+// Under the pool's lock.
+static void nkti_job_cancel(nkti_job *job) {
+    nkti_pool *pool = &nkti_lookup_pool;
+    job->owner = NULL;
+    if (job->begun && !job->done) return;       // the worker frees it
+    if (!job->begun) {
+        nkti_job *before = NULL;
+        for (nkti_job *at = pool->first; at != job; at = at->next) before = at;
+        if (before == NULL) pool->first = job->next;
+        else before->next = job->next;
+        if (pool->last == job) pool->last = before;
+    }
+    free(job);
+}
+
+// In a forked child the workers are not there, and one may have held the lock.
+static void nkti_lookup_cancel(nkti_lookup *lookup, const nkti_handle *handle) {
+    if (nkti_forked(handle)) return;
+    nkti_mutex_lock(&nkti_lookup_pool.lock);
+    for (int i = 0; i < 2; i++) {
+        if (lookup->jobs[i] != NULL) nkti_job_cancel(lookup->jobs[i]);
+        lookup->jobs[i] = NULL;
+    }
+    nkti_mutex_unlock(&nkti_lookup_pool.lock);
+}
+
+static int nkti_lookup_ask(nkti_lookup *lookup, nkt_env *env, const char *host, int index) {
+    nkti_job *job = (nkti_job *)calloc(1, sizeof *job);
+    if (job == NULL) return NKT_ENOMEM;
+    job->owner = lookup;
+    job->env = env;
+    job->family = index == 0 ? NKT_IPV6 : NKT_IPV4;
+    memcpy(job->host, host, strlen(host) + 1);
+    lookup->jobs[index] = job;
+    int err = nkti_job_start(job);
+    if (err >= 0) return NKT_OK;
+    lookup->jobs[index] = NULL;
+    free(job);
+    return err;
+}
+
+// Asks for one family or both.
+static int nkti_lookup_begin(nkti_lookup *lookup, const nkti_handle *handle, const char *host,
+                             int family,
+                             void (*notify)(void *owner), void *owner) {
+    lookup->notify = notify;
+    lookup->owner = owner;
+    int err = NKT_OK;
+    if (family != NKT_IPV4) err = nkti_lookup_ask(lookup, handle->env, host, 0);
+    if (err >= 0 && family != NKT_IPV6) err = nkti_lookup_ask(lookup, handle->env, host, 1);
+    if (err < 0) nkti_lookup_cancel(lookup, handle);
+    return err;
+}
+
+// Takes one family's answer: how many addresses, why there are none, or
+// NKT_EAGAIN while it is to come. NKT_EOF if it was taken or never asked for.
+static int nkti_lookup_take(nkti_lookup *lookup, int index, nkt_ip *ips) {
+    nkti_mutex_lock(&nkti_lookup_pool.lock);
+    nkti_job *job = lookup->jobs[index];
+    int result = job == NULL ? (int)NKT_EOF : !job->done ? (int)NKT_EAGAIN : job->result;
+    if (job != NULL && job->done) {
+        if (result > 0) memcpy(ips, job->ips, (size_t)result * sizeof ips[0]);
+        lookup->jobs[index] = NULL;
+        free(job);
+    }
+    nkti_mutex_unlock(&nkti_lookup_pool.lock);
+    return result;
+}
+
+enum { NKTI_LOOKUP_OVER, NKTI_LOOKUP_QUEUED, NKTI_LOOKUP_UNDER_WAY, NKTI_LOOKUP_ANSWERED };
+
+// What there is of one family's job.
+static int nkti_lookup_state(nkti_lookup *lookup, int index) {
+    nkti_mutex_lock(&nkti_lookup_pool.lock);
+    const nkti_job *job = lookup->jobs[index];
+    int state = job == NULL ? NKTI_LOOKUP_OVER : job->done ? NKTI_LOOKUP_ANSWERED
+              : job->begun ? NKTI_LOOKUP_UNDER_WAY : NKTI_LOOKUP_QUEUED;
+    nkti_mutex_unlock(&nkti_lookup_pool.lock);
+    return state;
+}
+
+// --- The task -------------------------------------------------------------------
+
+typedef struct nkti_lookup_task {
+    nkt_task task;
+    nkti_lookup lookup;
+    int64_t deadline;
+    nkt_ip own;                 // of a host that needs no resolver, IPv4 for localhost
+    int own_count;              // answers of that kind that were not fetched
+    int fetched;                // addresses, in all
+    int failure;                // why a family had none
+} nkti_lookup_task;
+
+static nkti_lookup_task *nkti_lookup_task_of(nkt_task *task) {
+    return (nkti_lookup_task *)(void *)task;
+}
+
+static bool nkti_lookup_task_has_result(nkt_task *task, int64_t now) {
+    nkti_lookup_task *self = nkti_lookup_task_of(task);
+    int ipv6 = nkti_lookup_state(&self->lookup, 0), ipv4 = nkti_lookup_state(&self->lookup, 1);
+    return self->own_count > 0 || ipv6 == NKTI_LOOKUP_ANSWERED || ipv4 == NKTI_LOOKUP_ANSWERED ||
+           (ipv6 == NKTI_LOOKUP_OVER && ipv4 == NKTI_LOOKUP_OVER) || now >= self->deadline;
+}
+
+static int64_t nkti_lookup_task_deadline(nkt_task *task) {
+    return nkti_lookup_task_of(task)->deadline;
+}
+
+static void nkti_lookup_task_close(nkt_task *task) {
+    nkti_lookup_cancel(&nkti_lookup_task_of(task)->lookup, &task->handle);
+    nkti_free(task->handle.env, task, sizeof(nkti_lookup_task));
+}
+
+static const nkti_task_ops nkti_lookup_task_ops = {
+    nkti_lookup_task_has_result, nkti_lookup_task_deadline, NULL, NULL, nkti_lookup_task_close,
+};
+
+// What a host is that is not for the resolver: localhost or an address. Returns
+// how many answers it has, 0 if it is a name, or why it is neither.
+static int nkti_host_own(const char *host, int family, nkt_ip *ip) {
+    size_t len = strlen(host);
+    if (nkt_ip_parse(host, ip) == NKT_OK) {
+        return family == 0 || family == ip->family ? 1 : (int)NKT_ENOTFOUND;
+    }
+    int err = nkt_host_check(host, len, NULL);
+    if (err < 0) return err;
+    if (!nkt_host_is_local(host, len)) return 0;
+    *ip = nkt_ip_loopback(family != 0 ? family : NKT_IPV6);
+    return family != 0 ? 1 : 2;
+}
+
+NKT_API int nkt_lookup_start(const char *host, const nkt_lookup_opts *opts, nkt_task **out) {
+    nkt_env *env = nkti_env_use(opts != NULL ? opts->env : NULL);
+    int family = opts != NULL ? opts->family : 0;
+    if (env == NULL || host == NULL || (family != 0 && family != NKT_IPV4 && family != NKT_IPV6)) {
+        return NKT_EINVAL;
+    }
+    nkt_ip own;
+    memset(&own, 0, sizeof own);
+    int own_count = nkti_host_own(host, family, &own);
+    if (own_count < 0) return own_count;
+    nkti_lookup_task *self = (nkti_lookup_task *)nkti_alloc(env, sizeof *self);
+    if (self == NULL) return NKT_ENOMEM;
+    nkti_task_init(&self->task, env, &nkti_lookup_task_ops);
+    int32_t timeout_ms = opts != NULL && opts->timeout_ms != 0 ? opts->timeout_ms
+                                                               : NKTI_LOOKUP_TIMEOUT_MS;
+    self->deadline = timeout_ms < 0 ? NKT_NEVER
+                                    : nkti_after(nkti_now(env), timeout_ms * NKTI_MS);
+    self->failure = NKT_ENOTFOUND;
+    self->own = own;
+    self->own_count = own_count;
+    int err = own_count > 0 ? NKT_OK : nkti_lookup_begin(&self->lookup, &self->task.handle, host, family,
+                                                         nkti_task_notify, &self->task);
+    if (err < 0) {
+        nkti_free(env, self, sizeof *self);
+        return err;
+    }
+    nkti_trace(env, self, "task", "started", NKT_OK, 0);
+    *out = &self->task;
+    return NKT_OK;
+}
+
+// The next family's answer, as nkti_lookup_take; NKT_EOF when there is none left.
+static int nkti_lookup_task_next(nkti_lookup_task *self, nkt_ip *ips) {
+    if (self->own_count > 0) {
+        ips[0] = self->own;
+        if (--self->own_count > 0) self->own = nkt_ip_loopback(NKT_IPV4);
+        return 1;
+    }
+    int result = nkti_lookup_take(&self->lookup, 0, ips);
+    if (result > 0) return result;
+    int other = nkti_lookup_take(&self->lookup, 1, ips);
+    int errs[2] = { result, other };
+    for (int i = 0; i < 2; i++) {
+        bool is_failure = errs[i] != NKT_EAGAIN && errs[i] != NKT_EOF && errs[i] < 0;
+        if (is_failure && errs[i] != NKT_ENOTFOUND) self->failure = errs[i];
+    }
+    if (other > 0) return other;
+    return result == NKT_EAGAIN || other == NKT_EAGAIN ? NKT_EAGAIN : NKT_EOF;
+}
+
+NKT_API int nkt_lookup_finish(nkt_task *task, nkt_ip *ips, int cap) {
+    nkti_lookup_task *self = nkti_lookup_task_of(task);
+    nkt_ip answer[NKT_LOOKUP_MAX];
+    nkti_handle_spent(&task->handle, NKT_DONE);
+    if (ips == NULL || cap < 1) return NKT_EINVAL;
+    if (nkti_atomic_load(&task->canceled) != 0) return NKT_ECANCELED;
+    int result = nkti_lookup_task_next(self, answer);
+    if (result > 0) {
+        if (result > cap) result = cap;
+        memcpy(ips, answer, (size_t)result * sizeof ips[0]);
+        self->fetched += result;
+        // The other family's answer may be there already.
+        nkti_task_drive(&task->handle, 0, nkti_now(task->handle.env));
+        return result;
+    }
+    if (result == NKT_EAGAIN && nkti_now(task->handle.env) >= self->deadline) {
+        nkti_lookup_cancel(&self->lookup, &task->handle);
+        self->failure = NKT_ETIMEDOUT;
+        result = NKT_EOF;
+    }
+    return result == NKT_EOF && self->fetched == 0 ? self->failure : result;
+}
+
+NKT_API int nkt_lookup(const char *host, const nkt_lookup_opts *opts, nkt_ip *ips, int cap) {
+    nkt_ip all[2 * NKT_LOOKUP_MAX];
+    int count = 0;
+    nkt_task *task = NULL;
+    if (ips == NULL || cap < 1) return NKT_EINVAL;
+    int err = nkt_lookup_start(host, opts, &task);
+    if (err < 0) return err;
+    while (err >= 0 || err == NKT_EAGAIN) {
+        if (err == NKT_EAGAIN) err = nkt_task_wait(task, -1);
+        if (err >= 0) err = nkt_lookup_finish(task, all + count, NKT_LOOKUP_MAX);
+        if (err > 0) count += err;
+    }
+    nkt_env *env = task->handle.env;
+    nkt_task_close(task);
+    if (count == 0) return err;
+    if (count > NKT_LOOKUP_MAX) count = NKT_LOOKUP_MAX;
+    nkt_ip_sort(env, all, count);
+    if (count > cap) count = cap;
+    memcpy(ips, all, (size_t)count * sizeof ips[0]);
+    return count;
 }
 
 //==============================================================================
@@ -5505,6 +6191,7 @@ enum {
 // What a connect has tried, kept for nkt_conn_report.
 typedef struct nkti_connect_log {
     int32_t err, os_error, elapsed_ms;
+    int32_t lookup_err[2], lookup_ms[2];
     uint32_t tried;                 // addresses in all
     uint32_t kept;                  // how many of them are told below
     uint32_t target_size;           // of the target's text behind them; 0 = none
@@ -5723,22 +6410,6 @@ static void nkti_socket_close(nkt_link *link, bool abort) {
         env->core->set_option(env, nkti_socket_fd(link), NKT_SO_ABORT_ON_CLOSE, 1);
     }
     env->core->close(env, nkti_socket_fd(link));
-}
-
-// What the system says of one end. A dual-stack socket's IPv4 peers come as
-// IPv4-mapped addresses; here they are the IPv4 addresses they are.
-static int nkti_fd_name(nkt_env *env, nkt_fd fd, bool peer, nkt_addr *addr) {
-    union { uint64_t align; char room[NKT_SOCKADDR_MAX]; } name;
-    size_t len = sizeof name;
-    nkt_addr found;
-    memset(&name, 0, sizeof name);
-    int err = peer ? env->core->peer_name(env, fd, &name, &len)
-                   : env->core->local_name(env, fd, &name, &len);
-    if (err < 0) return NKT_ENOTCONN;
-    memset(&found, 0, sizeof found);
-    if (nkt_addr_from_sockaddr(&name, len, &found) >= 0) found.ip = nkt_ip_unmap(&found.ip);
-    *addr = found;
-    return NKT_OK;
 }
 
 static int nkti_socket_local(nkt_link *link, nkt_addr *addr) {
@@ -7228,13 +7899,19 @@ NKT_API int nkt_conn_shutdown_write(nkt_conn *conn) {
 #define NKTI_ATTEMPT_DELAY_MS 250
 #define NKTI_RECHECK_NS (50 * NKTI_MS)      // for systems that hide failed connects
 #define NKTI_UNIX_RETRY (20 * NKTI_MS)      // while a Unix-domain backlog is full
-#define NKTI_CANDIDATES_MAX 64
+#define NKTI_RESOLUTION_DELAY_MS 50         // RFC 8305 section 3
 #define NKTI_TARGET_TEXT_MAX 280            // a host name, brackets and a port
 
 typedef struct nkti_attempt {
     nkt_fd fd;                      // NKT_NO_FD when it has ended
     uint32_t log_index;
 } nkti_attempt;
+
+// One family's addresses, those from `next` on in the order of RFC 6724.
+typedef struct nkti_candidates {
+    uint32_t next, count;
+    nkti_candidate list[NKT_LOOKUP_MAX];
+} nkti_candidates;
 
 typedef struct nkti_race {
     nkt_connect_opts opts;          // report and interface_name are not used from here
@@ -7243,11 +7920,16 @@ typedef struct nkti_race {
     char target[NKTI_TARGET_TEXT_MAX];      // for people
     int64_t start, deadline, next_start;
     int64_t retry_at;               // a Unix-domain listener was busy; 0 = none was
+    int64_t ipv6_until;             // how long IPv4 waits for IPv6's answer; 0 = not yet
     int32_t err, os_error;          // of the attempt that says most
-    uint32_t candidate_count, next_candidate;
+    nkti_lookup lookup;
+    int32_t lookup_err[2];          // as in the report
+    int32_t lookup_ms[2];
+    nkti_candidates families[2];    // IPv6, IPv4
+    int last_family;                // an index of the above; -1 = nothing was tried
     uint32_t under_way;
     uint32_t attempt_count;         // that were ever started
-    nkt_addr candidates[NKTI_CANDIDATES_MAX];
+    uint16_t port;
     nkt_attempt log[NKT_ATTEMPTS_MAX];
     nkti_attempt attempts[NKT_ATTEMPTS_MAX];
 } nkti_race;
@@ -7304,10 +7986,30 @@ static int nkti_attempt_open(nkt_conn *conn, nkti_race *race, const nkt_addr *ad
     if (race->interface_name[0] != '\0') {
         err = env->core->bind_interface(env, *fd, race->interface_name, family);
     }
+    if (err >= 0 && race->opts.local.ip.family != 0) {
+        union { uint64_t align; char room[NKT_SOCKADDR_MAX]; } local;
+        int local_len = nkt_addr_to_sockaddr(&race->opts.local, &local, sizeof local);
+        err = local_len < 0 ? local_len : env->core->bind(env, *fd, &local, (size_t)local_len);
+    }
     if (err >= 0) return len;
     conn->os_error[0] = env->core->last_error(env);
     env->core->close(env, *fd);
     return err;
+}
+
+static bool nkti_race_has_untried(const nkti_race *race) {
+    return race->families[0].next < race->families[0].count ||
+           race->families[1].next < race->families[1].count;
+}
+
+// The family of the next attempt: the families take turns (RFC 8305 section 4),
+// and the first turn is that of the better address. There is one untried.
+static int nkti_race_pick(const nkti_race *race) {
+    const nkti_candidates *ipv6 = &race->families[0], *ipv4 = &race->families[1];
+    if (ipv6->next == ipv6->count) return 1;
+    if (ipv4->next == ipv4->count) return 0;
+    if (race->last_family >= 0) return !race->last_family;
+    return nkti_candidate_compare(&ipv6->list[ipv6->next], &ipv4->list[ipv4->next]) > 0;
 }
 
 // Starts the next candidate. NKT_OK if it has connected at once, NKT_EAGAIN if
@@ -7315,7 +8017,9 @@ static int nkti_attempt_open(nkt_conn *conn, nkti_race *race, const nkt_addr *ad
 static int nkti_race_start_next(nkt_conn *conn, nkti_race *race, int64_t now, nkt_fd *winner) {
     nkt_env *env = conn->handle.env;
     union { uint64_t align; char room[NKT_SOCKADDR_MAX]; } name;
-    const nkt_addr *addr = &race->candidates[race->next_candidate++];
+    int family = nkti_race_pick(race);
+    nkti_candidates *from = &race->families[family];
+    const nkt_addr *addr = &from->list[from->next++].addr;
     uint32_t log_index = race->attempt_count++;
     nkt_fd fd = NKT_NO_FD;
     if (log_index < NKT_ATTEMPTS_MAX) {
@@ -7326,6 +8030,7 @@ static int nkti_race_start_next(nkt_conn *conn, nkti_race *race, int64_t now, nk
         log->start_ms = nkti_race_ms(race, now);
         log->end_ms = -1;
     }
+    race->last_family = family;
     nkti_conn_trace(conn, "attempt", NKT_OK, log_index);
     conn->os_error[0] = 0;
     int len = nkti_attempt_open(conn, race, addr, &name, sizeof name, &fd);
@@ -7341,7 +8046,7 @@ static int nkti_race_start_next(nkt_conn *conn, nkti_race *race, int64_t now, nk
     }
     if (err == NKT_EBUSY) {
         // There is no waiting for a place in its queue: ask again.
-        race->next_candidate--;
+        from->next--;
         race->attempt_count--;
         race->retry_at = nkti_after(now, NKTI_UNIX_RETRY);
         return err;
@@ -7382,6 +8087,8 @@ static void nkti_race_keep_log(nkt_conn *conn, const nkti_race *race, int err, i
     log->os_error = err < 0 ? race->os_error : 0;
     log->elapsed_ms = nkti_race_ms(race, now);
     log->tried = race->attempt_count;
+    memcpy(log->lookup_err, race->lookup_err, sizeof log->lookup_err);
+    memcpy(log->lookup_ms, race->lookup_ms, sizeof log->lookup_ms);
     log->kept = kept;
     memcpy(nkti_connect_log_attempts(log), race->log, kept * sizeof race->log[0]);
     memcpy(nkti_connect_log_target(log), race->target, target_size);
@@ -7398,6 +8105,7 @@ static int nkti_race_end(nkt_conn *conn, nkti_race *race, nkt_fd fd, int err, in
                        now);
         nkti_attempt_close(conn, race, attempt);
     }
+    nkti_lookup_cancel(&race->lookup, &conn->handle);
     nkti_race_keep_log(conn, race, err, now);
     conn->connecting = false;
     conn->bottom.transport = &nkti_socket_transport;
@@ -7439,6 +8147,84 @@ static int nkti_race_check(nkt_conn *conn, nkti_race *race, int64_t now, nkt_fd 
     return NKT_EAGAIN;
 }
 
+// Adds a family's addresses to those that are untried. Twice the same is once.
+static void nkti_race_add(nkt_conn *conn, nkti_race *race, int family, const nkt_ip *ips,
+                          int count) {
+    nkti_candidates *to = &race->families[family];
+    for (int i = 0; i < count && to->count < NKT_LOOKUP_MAX; i++) {
+        nkti_candidate one;
+        uint32_t k = 0;
+        while (k < to->count && !nkt_ip_equal(&to->list[k].addr.ip, &ips[i])) k++;
+        if (k < to->count) continue;
+        one.addr = nkt_addr_make(&ips[i], race->port);
+        nkti_candidate_source(conn->handle.env, &one);
+        nkti_candidate_insert(to->list + to->next, to->count - to->next, &one);
+        to->count++;
+    }
+}
+
+// Whether there is a way out by IPv6. Nothing is sent to this address, which is
+// for documentation.
+static bool nkti_has_ipv6_route(nkt_env *env) {
+    static const uint8_t documentation[16] = { 0x20, 0x01, 0x0d, 0xb8 };
+    nkti_candidate probe;
+    nkt_ip ip = nkt_ip_from_bytes(documentation, sizeof documentation);
+    probe.addr = nkt_addr_make(&ip, 0);
+    nkti_candidate_source(env, &probe);
+    return probe.source.family != 0;
+}
+
+// Takes the answers that have come. IPv4's, if they are first, wait a moment
+// for IPv6's (RFC 8305 section 3), unless there is no IPv6 here anyway.
+static void nkti_race_answers(nkt_conn *conn, nkti_race *race, int64_t now) {
+    nkt_ip ips[NKT_LOOKUP_MAX];
+    for (int i = 0; i < 2; i++) {
+        if (race->lookup_err[i] != NKT_EAGAIN) continue;
+        int result = nkti_lookup_take(&race->lookup, i, ips);
+        if (result == NKT_EAGAIN) continue;
+        race->lookup_err[i] = result < 0 ? result : (int)NKT_OK;
+        race->lookup_ms[i] = nkti_race_ms(race, now);
+        if (result > 0) nkti_race_add(conn, race, i, ips, result);
+    }
+    if (race->ipv6_until != 0 || race->families[1].count == 0) return;
+    race->ipv6_until = now;
+    if (race->lookup_err[0] == NKT_EAGAIN && nkti_has_ipv6_route(conn->handle.env)) {
+        race->ipv6_until = nkti_after(now, race->opts.resolution_delay_ms * NKTI_MS);
+    }
+}
+
+// Whether all the answers that count for the first attempt are there.
+static bool nkti_race_may_begin(const nkti_race *race, int64_t now) {
+    return race->lookup_err[0] != NKT_EAGAIN || race->attempt_count > 0 ||
+           (race->ipv6_until != 0 && now >= race->ipv6_until);
+}
+
+static bool nkti_race_is_looking_up(const nkti_race *race) {
+    return race->lookup_err[0] == NKT_EAGAIN || race->lookup_err[1] == NKT_EAGAIN;
+}
+
+// Why there was no address to try at all: that a family has none says less than
+// that it could not be asked.
+static int nkti_race_lookup_error(const nkti_race *race) {
+    int err = NKT_ENOTFOUND;
+    for (int i = 0; i < 2; i++) {
+        int one = race->lookup_err[i];
+        if (one < 0 && one != NKT_EOF && one != NKT_ENOTFOUND) err = one;
+    }
+    return err;
+}
+
+// The time is over. What the look-ups were about then is for the report.
+static int nkti_race_timed_out(nkt_conn *conn, nkti_race *race, int64_t now) {
+    for (int i = 0; i < 2; i++) {
+        if (nkti_lookup_state(&race->lookup, i) == NKTI_LOOKUP_QUEUED) {
+            race->lookup_err[i] = NKT_EBUSY;
+        }
+    }
+    race->os_error = 0;
+    return nkti_race_end(conn, race, NKT_NO_FD, NKT_ETIMEDOUT, now);
+}
+
 // One step of the race. NKT_OK: connected, and the race is gone; NKT_EAGAIN: go
 // on waiting; else it has failed, and is gone too.
 static int nkti_race_step(nkt_conn *conn) {
@@ -7449,11 +8235,9 @@ static int nkti_race_step(nkt_conn *conn) {
     if (nkti_race_check(conn, race, now, &winner, &failed) == NKT_OK) {
         return nkti_race_end(conn, race, winner, NKT_OK, now);
     }
-    if (now >= race->deadline) {
-        race->os_error = 0;
-        return nkti_race_end(conn, race, NKT_NO_FD, NKT_ETIMEDOUT, now);
-    }
-    while (race->next_candidate < race->candidate_count &&
+    if (now >= race->deadline) return nkti_race_timed_out(conn, race, now);
+    nkti_race_answers(conn, race, now);
+    while (nkti_race_has_untried(race) && nkti_race_may_begin(race, now) &&
            race->under_way < NKT_ATTEMPTS_MAX && now >= race->retry_at &&
            (race->under_way == 0 || failed || now >= race->next_start)) {
         int err = nkti_race_start_next(conn, race, now, &winner);
@@ -7463,8 +8247,11 @@ static int nkti_race_step(nkt_conn *conn) {
         changed = true;
     }
     if (changed && race->under_way > 0) nkti_conn_update(conn);
-    if (race->under_way > 0 || now < race->retry_at) return NKT_EAGAIN;
-    return nkti_race_end(conn, race, NKT_NO_FD, race->err, now);
+    if (race->under_way > 0 || nkti_race_has_untried(race) || nkti_race_is_looking_up(race)) {
+        return NKT_EAGAIN;
+    }
+    int err = race->attempt_count > 0 ? race->err : nkti_race_lookup_error(race);
+    return nkti_race_end(conn, race, NKT_NO_FD, err, now);
 }
 
 static ptrdiff_t nkti_race_recv(nkt_link *link, void *buf, size_t cap) {
@@ -7487,13 +8274,19 @@ static int nkti_race_flush(nkt_link *link) {
 }
 
 static void nkti_race_watch(nkt_link *link, uint32_t want, nkt_interest *out) {
-    const nkti_race *race = (const nkti_race *)link->self;
+    nkti_race *race = (nkti_race *)link->self;
+    nkti_lookup *lookup = &race->lookup;
     (void)want;
     out->deadline_ns = nkti_min_time(out->deadline_ns, race->deadline);
+    bool answered = nkti_lookup_state(lookup, 0) == NKTI_LOOKUP_ANSWERED ||
+                    nkti_lookup_state(lookup, 1) == NKTI_LOOKUP_ANSWERED;
+    bool untried = nkti_race_has_untried(race);
+    if (answered) out->ready = true;
     if (race->retry_at != 0) out->deadline_ns = nkti_min_time(out->deadline_ns, race->retry_at);
-    else if (race->under_way == 0) out->ready = true;
-    if (race->next_candidate < race->candidate_count && race->under_way < NKT_ATTEMPTS_MAX) {
-        out->deadline_ns = nkti_min_time(out->deadline_ns, race->next_start);
+    else if (!untried && race->under_way == 0 && !nkti_race_is_looking_up(race)) out->ready = true;
+    else if (untried && race->under_way < NKT_ATTEMPTS_MAX) {
+        int64_t start = race->attempt_count > 0 ? race->next_start : race->ipv6_until;
+        out->deadline_ns = nkti_min_time(out->deadline_ns, start);
     }
     for (int i = 0; i < NKT_ATTEMPTS_MAX; i++) {
         if (race->attempts[i].fd == NKT_NO_FD) continue;
@@ -7509,6 +8302,7 @@ static void nkti_race_close(nkt_link *link, bool abort) {
     nkt_conn *conn = link->conn;
     nkti_race *race = (nkti_race *)link->self;
     (void)abort;
+    nkti_lookup_cancel(&race->lookup, &conn->handle);
     for (int i = 0; i < NKT_ATTEMPTS_MAX; i++) {
         if (race->attempts[i].fd != NKT_NO_FD) nkti_attempt_close(conn, race, &race->attempts[i]);
     }
@@ -7539,6 +8333,19 @@ static void nkti_report_attempt(nkti_text *text, const nkt_attempt *attempt) {
     nkti_text_str(text, " ms)");
 }
 
+// What there is to say of look-ups: that they did not end.
+static void nkti_report_lookups(nkti_text *text, const nkt_connect_report *report) {
+    bool none[2], busy = false;
+    for (int i = 0; i < 2; i++) {
+        none[i] = report->lookup_err[i] == NKT_EAGAIN || report->lookup_err[i] == NKT_EBUSY;
+        if (report->lookup_err[i] == NKT_EBUSY) busy = true;
+    }
+    if (!none[0] && !none[1]) return;
+    nkti_text_str(text, busy ? "; the resolver was busy with other look-ups and not asked for "
+                             : "; the resolver has not answered for ");
+    nkti_text_str(text, none[0] && none[1] ? "IPv6 and IPv4" : none[0] ? "IPv6" : "IPv4");
+}
+
 static void nkti_report_begin(nkti_text *text, const char *target, int err) {
     nkti_text_str(text, err == NKT_OK ? "connected" : err == NKT_EAGAIN ? "connecting"
                                                                         : "cannot connect");
@@ -7557,6 +8364,7 @@ static void nkti_report_text(nkt_connect_report *report, const char *target) {
         nkti_text_str(&text, ": ");
         nkti_text_str(&text, nkt_strerror(report->err));
     }
+    nkti_report_lookups(&text, report);
     // A path is its own and only attempt.
     bool has_addrs = report->attempts[0].addr.ip.family != 0;
     for (int i = 0; has_addrs && i < report->attempt_count && i < NKT_ATTEMPTS_MAX; i++) {
@@ -7581,6 +8389,8 @@ NKT_API int nkt_conn_report(nkt_conn *conn, nkt_connect_report *report) {
         report->err = NKT_EAGAIN;
         report->elapsed_ms = nkti_race_ms(race, nkti_now(conn->handle.env));
         report->attempt_count = (int32_t)race->attempt_count;
+        memcpy(report->lookup_err, race->lookup_err, sizeof report->lookup_err);
+        memcpy(report->lookup_ms, race->lookup_ms, sizeof report->lookup_ms);
         memcpy(report->attempts, race->log, sizeof report->attempts);
     } else {
         if (log->target_size > 0) target = nkti_connect_log_target(log);
@@ -7588,6 +8398,8 @@ NKT_API int nkt_conn_report(nkt_conn *conn, nkt_connect_report *report) {
         report->os_error = log->os_error;
         report->elapsed_ms = log->elapsed_ms;
         report->attempt_count = (int32_t)log->tried;
+        memcpy(report->lookup_err, log->lookup_err, sizeof report->lookup_err);
+        memcpy(report->lookup_ms, log->lookup_ms, sizeof report->lookup_ms);
         memcpy(report->attempts, nkti_connect_log_attempts(log),
                log->kept * sizeof report->attempts[0]);
     }
@@ -7596,6 +8408,10 @@ NKT_API int nkt_conn_report(nkt_conn *conn, nkt_connect_report *report) {
 }
 
 // --- Starting ----------------------------------------------------------------
+
+static void nkti_race_notify(void *conn) {
+    nkt_conn_notify((nkt_conn *)conn);
+}
 
 static nkti_race *nkti_race_new(nkt_env *env, const nkt_connect_opts *opts,
                                 const nkt_stream_opts *stream) {
@@ -7609,6 +8425,16 @@ static nkti_race *nkti_race_new(nkt_env *env, const nkt_connect_opts *opts,
     if (timeout_ms == 0) timeout_ms = NKTI_CONNECT_TIMEOUT_MS;
     race->deadline = timeout_ms < 0 ? NKT_NEVER : nkti_after(race->start, timeout_ms * NKTI_MS);
     if (race->opts.attempt_delay_ms <= 0) race->opts.attempt_delay_ms = NKTI_ATTEMPT_DELAY_MS;
+    if (race->opts.resolution_delay_ms <= 0) {
+        race->opts.resolution_delay_ms = NKTI_RESOLUTION_DELAY_MS;
+    }
+    // From an address of one family only that family can be reached.
+    if (race->opts.local.ip.family != 0) race->opts.family = race->opts.local.ip.family;
+    race->last_family = -1;
+    for (int i = 0; i < 2; i++) {
+        race->lookup_err[i] = NKT_EOF;
+        race->lookup_ms[i] = -1;
+    }
     if (opts != NULL && opts->interface_name != NULL) {
         memcpy(race->interface_name, opts->interface_name, strlen(opts->interface_name) + 1);
     }
@@ -7616,35 +8442,32 @@ static nkti_race *nkti_race_new(nkt_env *env, const nkt_connect_opts *opts,
     return race;
 }
 
-// The candidates of a target. Names other than localhost have none here.
-static int nkti_race_candidates(nkti_race *race, const nkt_target *target,
-                                nkt_problem *problem) {
-    nkt_ip ips[2];
-    uint32_t count = 1;
+// The addresses that a target has by itself; a name has none until they come.
+static int nkti_race_candidates(nkt_conn *conn, nkti_race *race, const nkt_target *target,
+                                uint32_t flow_label) {
+    int wanted = race->opts.family;
+    nkt_ip ip = target->ip;
+    race->port = target->port;
     if (target->kind == NKT_TARGET_UNIX) {
         memcpy(race->path, target->host, (size_t)target->host_len + 1);
-        memset(&ips[0], 0, sizeof ips[0]);
-    } else if (target->kind == NKT_TARGET_ADDR) {
-        ips[0] = target->ip;
-    } else if (target->kind == NKT_TARGET_NAME && nkt_host_is_local(target->host,
-                                                                    target->host_len)) {
-        ips[0] = nkt_ip_loopback(NKT_IPV6);
-        ips[1] = nkt_ip_loopback(NKT_IPV4);
-        count = 2;
-    } else if (target->kind == NKT_TARGET_NAME) {
-        return nkti_problem_set(problem, NKT_EUNSUPPORTED, "host", 0,
-                                "host names other than localhost are not looked up; give an "
-                                "IPv4 or IPv6 address");
-    } else {
-        return nkti_problem_set(problem, NKT_EADDR, "address", 0,
-                                "a port alone says where to listen, not where to connect; put "
-                                "a host before it, such as localhost");
+        nkti_race_add(conn, race, 1, &ip, 1);
+        return NKT_OK;
     }
-    for (uint32_t i = 0; i < count; i++) {
-        race->candidates[i] = nkt_addr_make(&ips[i], target->port);
+    if (target->kind == NKT_TARGET_ADDR) {
+        nkti_race_add(conn, race, ip.family == NKT_IPV4, &ip, 1);
+        race->families[0].list[0].addr.flow_label = flow_label;
+        return wanted == 0 || wanted == ip.family ? NKT_OK : NKT_EADDRNOTAVAIL;
     }
-    race->candidate_count = count;
-    return NKT_OK;
+    if (nkt_host_is_local(target->host, target->host_len)) {
+        nkt_ip ipv6 = nkt_ip_loopback(NKT_IPV6), ipv4 = nkt_ip_loopback(NKT_IPV4);
+        if (wanted != NKT_IPV4) nkti_race_add(conn, race, 0, &ipv6, 1);
+        if (wanted != NKT_IPV6) nkti_race_add(conn, race, 1, &ipv4, 1);
+        return NKT_OK;
+    }
+    if (wanted != NKT_IPV4) race->lookup_err[0] = NKT_EAGAIN;
+    if (wanted != NKT_IPV6) race->lookup_err[1] = NKT_EAGAIN;
+    return nkti_lookup_begin(&race->lookup, &conn->handle, target->host, wanted,
+                             nkti_race_notify, conn);
 }
 
 static int nkti_connect_check(nkt_env *env, const nkt_connect_opts *opts,
@@ -7654,6 +8477,13 @@ static int nkti_connect_check(nkt_env *env, const nkt_connect_opts *opts,
     if (opts->default_port < 0 || opts->default_port > 65535) {
         return nkti_problem_set(problem, NKT_EPORT, "default_port", -1,
                                 "the default port is not a number from 0 to 65535");
+    }
+    int family = opts->family, local = opts->local.ip.family;
+    if ((family != 0 && family != NKT_IPV4 && family != NKT_IPV6) ||
+        (family != 0 && local != 0 && local != family)) {
+        return nkti_problem_set(problem, NKT_EINVAL, "family", -1,
+                                "the family is NKT_IPV4, NKT_IPV6 or 0, and that of the local "
+                                "address if there is one");
     }
     uint32_t index;
     const char *name = opts->interface_name;
@@ -7672,26 +8502,28 @@ static int nkti_connect_begin(nkt_env *env, const nkt_target *target,
     nkt_stream_opts stream;
     int err = nkti_connect_check(env, opts, &stream, problem);
     if (err < 0) return err;
+    if (target->kind == NKT_TARGET_ANY) {
+        return nkti_problem_set(problem, NKT_EADDR, "address", 0,
+                                "a port alone says where to listen, not where to connect; put "
+                                "a host before it, such as localhost");
+    }
     if (target->kind != NKT_TARGET_UNIX && target->port == 0) {
         return nkti_problem_set(problem, NKT_EPORT, "port", -1, "nobody listens on port 0");
     }
     nkti_race *race = nkti_race_new(env, opts, &stream);
     if (race == NULL) return NKT_ENOMEM;
-    err = nkti_race_candidates(race, target, problem);
-    race->candidates[0].flow_label = flow_label;
-    nkt_conn *conn = NULL;
-    if (err >= 0) {
-        conn = nkti_conn_new(env, opts != NULL && opts->nonblocking, &stream,
-                             &nkti_race_transport, race);
-        if (conn == NULL) err = NKT_ENOMEM;
-    }
+    nkt_conn *conn = nkti_conn_new(env, opts != NULL && opts->nonblocking, &stream,
+                                   &nkti_race_transport, race);
+    err = conn == NULL ? (int)NKT_ENOMEM
+                       : nkti_race_candidates(conn, race, target, flow_label);
     if (err < 0) {
+        if (conn != NULL) nkti_conn_free(conn);
         nkti_free(env, race, sizeof *race);
         return err;
     }
     conn->connecting = true;
     nkt_target_format(target, race->target, sizeof race->target);
-    nkti_conn_trace(conn, "connecting", NKT_OK, race->candidate_count);
+    nkti_conn_trace(conn, "connecting", NKT_OK, target->port);
     // The first attempt starts now; what becomes of it is for later calls.
     nkti_race_step(conn);
     *out = conn;
@@ -7706,6 +8538,10 @@ static void nkti_report_problem(nkt_connect_report *report, int err, const char 
     memset(report, 0, sizeof *report);
     report->err = err;
     report->problem = *problem;
+    for (int i = 0; i < 2; i++) {
+        report->lookup_err[i] = NKT_EOF;
+        report->lookup_ms[i] = -1;
+    }
     nkti_text text = nkti_text_begin(report->text, sizeof report->text);
     nkti_text_str(&text, "cannot connect");
     if (target != NULL) {
