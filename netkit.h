@@ -59,6 +59,7 @@ happened.
    @target     "host:port" as people write it
    @poller     waiting for many things at once, without callbacks
    @task       something under way that ends with a result
+   @lookup     from a host name to addresses
    @transport  what a connection stands on, open to your own
    @conn       a connected byte stream
    @read       bytes, lines and whatever else comes in
@@ -77,6 +78,7 @@ happened.
    @sys.io     moving bytes, waiting, time and randomness
    @sys.poll   many descriptors at once: epoll, kqueue, poll
    @sys.threads locks, atomics, threads
+   @select     which address first
 
 4. CONVENTIONS
 
@@ -122,7 +124,8 @@ happened.
    NETKIT_STATIC          make every function static, for one-file programs
    NETKIT_SHARED          export from, or import into, a shared library
    NETKIT_ASSERT(x)       programmer errors; default assert(x)
-   NETKIT_NO_THREADS      no locks and no threads: one thread uses the library
+   NETKIT_NO_THREADS      no locks and no threads: one thread uses the library,
+                          and names need an nkt_env with a resolver of its own
    NETKIT_USE_POLL        poll() behind nkt_poller, not epoll or kqueue
    NETKIT_NO_SIMD         plain C line scanner
    NETKIT_NO_NET          leave out @net: networks and classification
@@ -134,9 +137,9 @@ happened.
 
    At most 16 connection attempts under way in one connect. Lines up to
    65,536 bytes, messages up to 1 MiB and 2 MiB of queued output unless the
-   options say otherwise. Host names are ASCII. Look-ups by name cover
-   "localhost"; give other hosts by address. No HTTP, no TLS, no event
-   callbacks: those are built on top, as transports (@transport) and loops.
+   options say otherwise. Host names are ASCII, and 64 addresses of each family
+   are kept. No HTTP, no TLS, no event callbacks: those are built on top, as
+   transports (@transport) and loops.
 
 7. PLATFORM TIERS
 
@@ -410,6 +413,8 @@ typedef struct nkt_sys_core {
     int64_t (*now_ns)(nkt_env *env);
     int (*random)(nkt_env *env, void *buf, size_t len);
     int64_t (*process_id)(nkt_env *env);
+    // The TCP port of a service's name, from the system's list.
+    int (*service_port)(nkt_env *env, const char *name, uint16_t *port);
 } nkt_sys_core;
 
 // What became ready in a backend: the cookie it was set with.
@@ -753,6 +758,7 @@ NKT_API int nkt_ip_multicast_scope(const nkt_ip *ip);
 //     "2001:db8::1"            2001:db8::1 default  an address
 //     "2001:db8::1:80"         NKT_EAMBIGUOUS: port 80, or a longer address?
 //     "example.org:80"         example.org 80       a name
+//     "example.org:http"       example.org 80       a name
 //     "example.org"            example.org default  a name
 //     ":80"                    (none)      80       every address of this host
 //     "unix:/run/x.sock"       /run/x.sock          a path
@@ -2713,6 +2719,20 @@ static int nkti_os_start(void) {
 }
 #endif
 
+static int nkti_os_service_port(nkt_env *env, const char *name, uint16_t *port) {
+    (void)env;
+    struct addrinfo hints, *list = NULL;
+    memset(&hints, 0, sizeof hints);
+    hints.ai_family = AF_INET;
+    hints.ai_socktype = SOCK_STREAM;
+    if (getaddrinfo(NULL, name, &hints, &list) != 0) return NKT_ENOTFOUND;
+    struct sockaddr_in found;
+    memcpy(&found, list->ai_addr, sizeof found);
+    *port = ntohs(found.sin_port);
+    freeaddrinfo(list);
+    return NKT_OK;
+}
+
 static const nkt_sys_core nkti_os_core = {
     sizeof(nkt_sys_core),
     nkti_os_last_error,
@@ -2749,6 +2769,7 @@ static const nkt_sys_core nkti_os_core = {
     nkti_os_now_ns,
     nkti_os_random,
     nkti_os_process_id,
+    nkti_os_service_port,
 };
 
 //==============================================================================
@@ -3415,6 +3436,11 @@ static void nkti_trace(nkt_env *env, const void *handle, const char *kind, const
 static int nkti_interface_index(nkt_env *env, const char *name, uint32_t *index) {
     env = nkti_env_use(env);
     return env == NULL ? NKT_ENODEV : env->core->interface_index(env, name, index);
+}
+
+static int nkti_service_port(nkt_env *env, const char *name, uint16_t *port) {
+    env = nkti_env_use(env);
+    return env == NULL ? (int)NKT_ENOTFOUND : env->core->service_port(env, name, port);
 }
 
 static int nkti_interface_name(nkt_env *env, uint32_t index, char *buf, size_t cap) {
@@ -4577,6 +4603,46 @@ static int nkti_target_read_path(nkti_cursor *in, nkt_target *target) {
     return NKT_OK;
 }
 
+// Names that need no list of the system's, which is not there on every device.
+// IANA's service names and the ports that go with them.
+typedef struct nkti_service {
+    char name[12];
+    uint16_t port;
+} nkti_service;
+
+static const nkti_service nkti_services[] = {
+    { "ftp", 21 }, { "ssh", 22 }, { "telnet", 23 }, { "smtp", 25 }, { "domain", 53 },
+    { "gopher", 70 }, { "finger", 79 }, { "http", 80 }, { "pop3", 110 }, { "nntp", 119 },
+    { "imap", 143 }, { "https", 443 }, { "submission", 587 }, { "imaps", 993 },
+    { "pop3s", 995 }, { "mqtt", 1883 }, { "stun", 3478 }, { "postgresql", 5432 },
+    { "redis", 6379 }, { "ircd", 6667 }, { "ircs-u", 6697 },
+};
+
+// RFC 6335 section 5.1: 1 to 15 letters, digits and hyphens.
+#define NKTI_SERVICE_MAX 15
+
+static int nkti_service_read(nkti_cursor *in, uint16_t *port) {
+    const char *first = in->at + 1;             // behind the colon
+    size_t len = (size_t)(in->end - first);
+    char name[NKTI_SERVICE_MAX + 1];
+    for (size_t i = 0; i < len; i++) {
+        bool is_fine = nkti_is_letter(first[i]) || nkti_digit_value(first[i]) <= 9 ||
+                       first[i] == '-';
+        if (is_fine && i < NKTI_SERVICE_MAX) continue;
+        return nkti_cursor_fail(in, first + i, NKT_EPORT, "port",
+                                "expected a port from 0 to 65535, or the name of a service");
+    }
+    memcpy(name, first, len);
+    name[len] = '\0';
+    for (size_t i = 0; i < sizeof nkti_services / sizeof nkti_services[0]; i++) {
+        if (strcmp(nkti_services[i].name, name) != 0) continue;
+        *port = nkti_services[i].port;
+        return NKT_OK;
+    }
+    if (nkti_service_port(NULL, name, port) == NKT_OK) return NKT_OK;
+    return nkti_cursor_fail(in, first, NKT_EPORT, "port", "there is no service of that name");
+}
+
 static bool nkti_is_number(const char *text, const char *end) {
     while (text < end && nkti_digit_value(*text) <= 9) text++;
     return text == end;
@@ -4654,6 +4720,9 @@ static int nkti_target_read(nkti_cursor *in, int32_t default_port, nkt_target *t
     if (host_end == end && default_port >= 0) {
         target->port = (uint16_t)default_port;
         return NKT_OK;
+    }
+    if (in->end - in->at > 1 && nkti_is_letter(in->at[1])) {
+        return nkti_service_read(in, &target->port);
     }
     return nkti_port_read(in, &target->port);
 }
@@ -9373,6 +9442,7 @@ NKT_API int nkt_listener_watch(nkt_listener *listener, nkt_interest *interest) {
         F(nkt_sys_core, interface_name) F(nkt_sys_core, wait) F(nkt_sys_core, wake_open)      \
         F(nkt_sys_core, wake_close) F(nkt_sys_core, wake_post) F(nkt_sys_core, wake_drain)    \
         F(nkt_sys_core, now_ns) F(nkt_sys_core, random) F(nkt_sys_core, process_id)           \
+        F(nkt_sys_core, service_port)                                                         \
     T(nkt_poll_event) F(nkt_poll_event, cookie) F(nkt_poll_event, events)                     \
     T(nkt_poll_watch) F(nkt_poll_watch, fd) F(nkt_poll_watch, cookie)                         \
         F(nkt_poll_watch, events) F(nkt_poll_watch, slot)                                     \
@@ -9383,7 +9453,8 @@ NKT_API int nkt_listener_watch(nkt_listener *listener, nkt_interest *interest) {
     T(nkt_trace) F(nkt_trace, now_ns) F(nkt_trace, handle) F(nkt_trace, kind)                 \
         F(nkt_trace, state) F(nkt_trace, err) F(nkt_trace, os_error) F(nkt_trace, detail)     \
     T(nkt_env) F(nkt_env, size) F(nkt_env, core) F(nkt_env, poll) F(nkt_env, threads)         \
-        F(nkt_env, allocate) F(nkt_env, trace) F(nkt_env, user) F(nkt_env, state)             \
+        F(nkt_env, allocate) F(nkt_env, resolve) F(nkt_env, trace) F(nkt_env, user)           \
+        F(nkt_env, state)                                                                     \
     T(nkt_ip) F(nkt_ip, bytes) F(nkt_ip, scope) F(nkt_ip, family) F(nkt_ip, reserved)         \
     T(nkt_addr) F(nkt_addr, ip) F(nkt_addr, port) F(nkt_addr, reserved)                       \
         F(nkt_addr, flow_label)                                                               \
@@ -9395,6 +9466,8 @@ NKT_API int nkt_listener_watch(nkt_listener *listener, nkt_interest *interest) {
     T(nkt_poller_opts) F(nkt_poller_opts, env) F(nkt_poller_opts, portable)                   \
     T(nkt_timer_opts) F(nkt_timer_opts, env) F(nkt_timer_opts, delay_ms)                      \
         F(nkt_timer_opts, repeat_ms)                                                          \
+    T(nkt_lookup_opts) F(nkt_lookup_opts, env) F(nkt_lookup_opts, timeout_ms)                 \
+        F(nkt_lookup_opts, family)                                                            \
     T(nkt_interest) F(nkt_interest, deadline_ns) F(nkt_interest, count)                       \
         F(nkt_interest, ready) F(nkt_interest, watches)                                       \
     T(nkt_transport) F(nkt_transport, size) F(nkt_transport, name) F(nkt_transport, recv)     \
@@ -9417,12 +9490,15 @@ NKT_API int nkt_listener_watch(nkt_listener *listener, nkt_interest *interest) {
         F(nkt_attempt, start_ms) F(nkt_attempt, end_ms)                                       \
     T(nkt_connect_report) F(nkt_connect_report, err) F(nkt_connect_report, os_error)          \
         F(nkt_connect_report, elapsed_ms) F(nkt_connect_report, attempt_count)                \
+        F(nkt_connect_report, lookup_err) F(nkt_connect_report, lookup_ms)                    \
         F(nkt_connect_report, attempts) F(nkt_connect_report, problem)                        \
         F(nkt_connect_report, text)                                                           \
     T(nkt_connect_opts) F(nkt_connect_opts, env) F(nkt_connect_opts, nonblocking)             \
         F(nkt_connect_opts, timeout_ms) F(nkt_connect_opts, default_port)                     \
-        F(nkt_connect_opts, attempt_delay_ms) F(nkt_connect_opts, interface_name)             \
-        F(nkt_connect_opts, report) F(nkt_connect_opts, stream)                               \
+        F(nkt_connect_opts, attempt_delay_ms) F(nkt_connect_opts, resolution_delay_ms)        \
+        F(nkt_connect_opts, family) F(nkt_connect_opts, local)                                \
+        F(nkt_connect_opts, interface_name) F(nkt_connect_opts, report)                       \
+        F(nkt_connect_opts, stream)                                                           \
     T(nkt_listen_opts) F(nkt_listen_opts, env) F(nkt_listen_opts, nonblocking)                \
         F(nkt_listen_opts, reuse_port) F(nkt_listen_opts, keep_path)                          \
         F(nkt_listen_opts, backlog) F(nkt_listen_opts, accept_timeout_ms)                     \
