@@ -470,11 +470,11 @@ struct nkt_env {
     // Memory: as realloc; size 0 frees and returns NULL. NULL = the C
     // library's.
     void *(*allocate)(nkt_env *env, void *ptr, size_t old_size, size_t new_size);
-    // Looks a host name up, for one family: how many addresses, NKT_ENOTFOUND or
-    // NKT_ELOOKUP. May block: it runs on a worker thread, several at once, and
-    // may still run when the look-up has been given up, so the env must outlive
-    // it. (With NETKIT_NO_THREADS it runs on the calling thread and must not
-    // block.) NULL = the system's resolver.
+    // Looks a host name up, for one family: how many addresses, NKT_ENOTFOUND
+    // or NKT_ELOOKUP. May block: it runs on a worker thread, several at once,
+    // and may still run when the look-up has been given up, so the env must
+    // outlive it. (With NETKIT_NO_THREADS it runs on the calling thread and
+    // must not block.) NULL = the system's resolver.
     int (*resolve)(nkt_env *env, const char *host, int family, struct nkt_ip *ips, int cap);
     // Sees every change of state; called on the thread that causes it, and must
     // not call back into the handle. NULL = off, which costs one comparison.
@@ -1338,8 +1338,9 @@ typedef struct nkt_connect_report {
     int32_t attempt_count;      // how many addresses were tried
     int32_t lookup_err[2];      // IPv6, IPv4: NKT_OK, NKT_ENOTFOUND, ..., NKT_EAGAIN
                                 // if no answer came, NKT_EBUSY if none was even
-                                // asked for, the resolver having too much to do;
-                                // NKT_EOF where there was nothing to look up
+                                // asked for, the resolver having too much to
+                                // do; NKT_EOF where there was nothing to look
+                                // up
     int32_t lookup_ms[2];       // when the answer came; -1 = not
     nkt_attempt attempts[NKT_ATTEMPTS_MAX];     // the first of them
     nkt_problem problem;        // what was wrong with an argument, err 0 if nothing
@@ -1360,10 +1361,10 @@ typedef struct nkt_connect_opts {
     nkt_stream_opts stream;
 } nkt_connect_opts;
 
-// Connects to "host:port", "[v6]:port" or "unix:/path"; see @target. A host name
-// is looked up in both families at once, and its addresses are tried in turn,
-// each 250 ms after the one before or as soon as that one failed; the first that
-// answers wins (RFC 8305). Looking up and trying share one deadline.
+// Connects to "host:port", "[v6]:port" or "unix:/path"; see @target. A host
+// name is looked up in both families at once, and its addresses are tried in
+// turn, each 250 ms after the one before or as soon as that one failed; the
+// first that answers wins (RFC 8305). Looking up and trying share one deadline.
 //
 // A nonblocking handle is there at once and connects behind its next calls and
 // its poller; writes are queued meanwhile, reads say NKT_EAGAIN, and a failure
@@ -3145,7 +3146,8 @@ static int nkti_os_thread_start(nkt_env *env, void (*run)(void *arg), void *arg)
 }
 #endif
 
-// --- The resolver ---------------------------------------------------------------
+// --- The resolver
+// ---------------------------------------------------------------
 
 static int nkti_resolver_error(int code) {
     if (code == EAI_MEMORY) return NKT_ENOMEM;
@@ -3177,6 +3179,7 @@ static int nkti_os_resolve(const char *host, int family, nkt_ip *ips, int cap) {
     return count > 0 ? count : (int)NKT_ENOTFOUND;
 }
 
+#if !defined(NETKIT_NO_THREADS)
 // A shared library that is closed must not take the code of its threads along.
 static void nkti_os_pin(void) {
 #if defined(NETKIT_SHARED) && NKTI_WINDOWS
@@ -3191,6 +3194,7 @@ static void nkti_os_pin(void) {
     if (dladdr(here.address, &info) != 0) dlopen(info.dli_fname, RTLD_NOW | RTLD_NODELETE);
 #endif
 }
+#endif
 
 static const nkt_sys_threads nkti_os_threads = {
     sizeof(nkt_sys_threads), nkti_os_thread_start,
@@ -5645,7 +5649,8 @@ NKT_API int nkt_poller_add_task(nkt_poller *poller, nkt_task *task, void *user) 
     return NKT_OK;
 }
 
-// --- Timers ---------------------------------------------------------------------
+// --- Timers
+// ---------------------------------------------------------------------
 
 typedef struct nkti_timer {
     nkt_task task;
@@ -5730,8 +5735,8 @@ NKT_API int nkt_timer_finish(nkt_task *task) {
 //==============================================================================
 // MARK: @select - which address first
 //
-// RFC 6724 section 6: destination addresses are compared pairwise, each with the
-// source address the system would use for it:
+// RFC 6724 section 6: destination addresses are compared pairwise, each with
+// the source address the system would use for it:
 //
 //     rule 1   one without a route goes last
 //          2   source and destination of the same scope
@@ -5742,8 +5747,8 @@ NKT_API int nkt_timer_finish(nkt_task *task) {
 //         10   else as the resolver had them
 //
 // Rules 3, 4 and 7 (deprecated, home and tunnelled addresses) are decided by
-// the kernel when it chooses the source. Rule 9 is not applied to IPv4, where it
-// would undo the balancing of servers by rotating answers.
+// the kernel when it chooses the source. Rule 9 is not applied to IPv4, where
+// it would undo the balancing of servers by rotating answers.
 //==============================================================================
 
 // What the system says of one end. A dual-stack socket's IPv4 peers come as
@@ -5931,9 +5936,10 @@ typedef struct nkti_pool {
     nkti_mutex lock;
     nkti_job *first, *last;         // the queue
     int threads;
+    uint32_t process_id;            // whose workers they are; 0 = nobody's yet
 } nkti_pool;
 
-static nkti_pool nkti_lookup_pool = { NKTI_MUTEX_INIT, NULL, NULL, 0 };
+static nkti_pool nkti_lookup_pool = { NKTI_MUTEX_INIT, NULL, NULL, 0, 0 };
 
 static int nkti_job_resolve(nkti_job *job) {
     if (job->env->resolve == NULL) {
@@ -5944,6 +5950,16 @@ static int nkti_job_resolve(nkti_job *job) {
     return count == 0 ? (int)NKT_ENOTFOUND : count;
 }
 
+#if defined(NETKIT_NO_THREADS)
+// Without threads a resolver of the environment's answers on the spot.
+static int nkti_job_start(nkti_job *job) {
+    if (job->env->resolve == NULL) return NKT_EUNSUPPORTED;
+    job->begun = true;
+    job->result = nkti_job_resolve(job);
+    job->done = true;
+    return NKT_OK;
+}
+#else
 // Under the pool's lock.
 static void nkti_job_finished(nkti_job *job) {
     job->done = true;
@@ -5983,19 +5999,21 @@ static int nkti_job_enqueue(nkti_pool *pool, nkti_job *job) {
     return err;
 }
 
-#if defined(NETKIT_NO_THREADS)
-// Without threads a resolver of the environment's answers on the spot.
-static int nkti_job_start(nkti_job *job) {
-    if (job->env->resolve == NULL) return NKT_EUNSUPPORTED;
-    job->begun = true;
-    job->result = nkti_job_resolve(job);
-    job->done = true;
-    return NKT_OK;
+// In a forked child no worker is left, and what was queued is the parent's.
+static void nkti_pool_after_fork(nkti_pool *pool, uint32_t process_id) {
+    if (pool->process_id == process_id) return;
+    if (pool->process_id != 0) {
+        nkti_mutex_init(&pool->lock);
+        pool->first = pool->last = NULL;
+        pool->threads = 0;
+    }
+    pool->process_id = process_id;
 }
-#else
+
 static int nkti_job_start(nkti_job *job) {
     nkti_pool *pool = &nkti_lookup_pool;
     nkti_os_pin();
+    nkti_pool_after_fork(pool, nkti_state(job->env)->process_id);
     nkti_mutex_lock(&pool->lock);
     int err = nkti_job_enqueue(pool, job);
     nkti_mutex_unlock(&pool->lock);
@@ -6084,7 +6102,8 @@ static int nkti_lookup_state(nkti_lookup *lookup, int index) {
     return state;
 }
 
-// --- The task -------------------------------------------------------------------
+// --- The task
+// -------------------------------------------------------------------
 
 typedef struct nkti_lookup_task {
     nkt_task task;
@@ -6165,7 +6184,8 @@ NKT_API int nkt_lookup_start(const char *host, const nkt_lookup_opts *opts, nkt_
     return NKT_OK;
 }
 
-// The next family's answer, as nkti_lookup_take; NKT_EOF when there is none left.
+// The next family's answer, as nkti_lookup_take; NKT_EOF when there is none
+// left.
 static int nkti_lookup_task_next(nkti_lookup_task *self, nkt_ip *ips) {
     if (self->own_count > 0) {
         ips[0] = self->own;
@@ -8352,7 +8372,9 @@ static void nkti_race_watch(nkt_link *link, uint32_t want, nkt_interest *out) {
     bool untried = nkti_race_has_untried(race);
     if (answered) out->ready = true;
     if (race->retry_at != 0) out->deadline_ns = nkti_min_time(out->deadline_ns, race->retry_at);
-    else if (!untried && race->under_way == 0 && !nkti_race_is_looking_up(race)) out->ready = true;
+    else if (!untried && race->under_way == 0 && !nkti_race_is_looking_up(race)) {
+        out->ready = true;
+    }
     else if (untried && race->under_way < NKT_ATTEMPTS_MAX) {
         int64_t start = race->attempt_count > 0 ? race->next_start : race->ipv6_until;
         out->deadline_ns = nkti_min_time(out->deadline_ns, start);
