@@ -5936,7 +5936,7 @@ typedef struct nkti_pool {
     nkti_mutex lock;
     nkti_job *first, *last;         // the queue
     int threads;
-    uint32_t process_id;            // whose workers they are; 0 = nobody's yet
+    uint32_t process_id;            // atomic: whose workers they are; 0 = nobody's
 } nkti_pool;
 
 static nkti_pool nkti_lookup_pool = { NKTI_MUTEX_INIT, NULL, NULL, 0, 0 };
@@ -5990,7 +5990,7 @@ static int nkti_job_enqueue(nkti_pool *pool, nkti_job *job) {
     else before->next = job;
     pool->last = job;
     if (pool->threads >= NKTI_LOOKUP_THREADS) return NKT_OK;
-    int err = nkti_os_thread_start(job->env, nkti_lookup_worker, pool);
+    int err = nkt_thread_start(job->env, nkti_lookup_worker, pool);
     if (err >= 0) pool->threads++;
     if (err >= 0 || pool->threads > 0) return NKT_OK;
     if (before == NULL) pool->first = NULL;
@@ -6001,13 +6001,12 @@ static int nkti_job_enqueue(nkti_pool *pool, nkti_job *job) {
 
 // In a forked child no worker is left, and what was queued is the parent's.
 static void nkti_pool_after_fork(nkti_pool *pool, uint32_t process_id) {
-    if (pool->process_id == process_id) return;
-    if (pool->process_id != 0) {
+    uint32_t before = nkti_atomic_exchange(&pool->process_id, process_id);
+    if (before != 0 && before != process_id) {
         nkti_mutex_init(&pool->lock);
         pool->first = pool->last = NULL;
         pool->threads = 0;
     }
-    pool->process_id = process_id;
 }
 
 static int nkti_job_start(nkti_job *job) {
@@ -6173,8 +6172,11 @@ NKT_API int nkt_lookup_start(const char *host, const nkt_lookup_opts *opts, nkt_
     self->failure = NKT_ENOTFOUND;
     self->own = own;
     self->own_count = own_count;
-    int err = own_count > 0 ? NKT_OK : nkti_lookup_begin(&self->lookup, &self->task.handle, host, family,
-                                                         nkti_task_notify, &self->task);
+    int err = NKT_OK;
+    if (own_count == 0) {
+        err = nkti_lookup_begin(&self->lookup, &self->task.handle, host, family,
+                                nkti_task_notify, &self->task);
+    }
     if (err < 0) {
         nkti_free(env, self, sizeof *self);
         return err;
