@@ -464,12 +464,25 @@ def game_loop():
     game = start("game_loop", f"127.0.0.1:{server.port()}")
     for x in (10, 20, 140):
         game.expect(rf"^frame \d+: player at {x}$")
-    game.expect(r"^125 frames, \d+ late$")
+    game.expect(r"^125 frames, \d+ late; the network took [\d.]+ ms of a frame, [\d.]+ at most$")
     equal(game.finish(), 0, "the exit code")
     server.stop()
     game = start("game_loop", f"127.0.0.1:{free_port()}")
     equal(game.finish(), 1, "the exit code when refused")
     game.expect("refused")
+
+
+def connect_report():
+    server = start("echo_server_threads", "127.0.0.1:0")
+    port, dead = server.port(), free_port()
+    run = start("connect_report", f"127.0.0.1:{port}", f"localhost:{dead}", "10.0.0.300:80")
+    run.expect(rf"^  127\.0\.0\.1:{port} +\d+ to \d+ ms  success$")
+    run.expect(rf"^  connected to 127\.0\.0\.1:{port}$")
+    run.expect(rf"^  127\.0\.0\.1:{dead} +\d+ to \d+ ms  connection refused")
+    run.expect(rf"^  cannot connect to localhost:{dead} in \d+ ms: connection refused")
+    run.expect("expected a number from 0 to 255")
+    equal(run.finish(), 1, "the exit code, one having failed")
+    server.stop()
 
 
 # Messages
@@ -621,6 +634,7 @@ def main():
     suite.run("chat: a crowd", chat_crowd)
     suite.run("chat_client speaks IRC", chat_client_irc)
     suite.run("game_loop", game_loop)
+    suite.run("connect_report", connect_report)
     suite.run("message_sender and message_receiver", messages)
     suite.run("rot13_chat", rot13)
     suite.run("rot13_chat on the wire", rot13_on_the_wire)
