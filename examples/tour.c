@@ -67,7 +67,8 @@ static void run_server(void *arg) {
             nkt_conn *conn = event.conn;
             nkt_str line;
             while (event.listener != NULL && nkt_accept(event.listener, &conn) == NKT_OK)
-                fine(nkt_poller_add_conn(poller, conn, NULL), "adding a client");
+                if (!fine(nkt_poller_add_conn(poller, conn, NULL), "adding a client"))
+                    nkt_conn_close(conn);
             if (event.conn == NULL) continue;
             while ((err = nkt_conn_read_line(conn, &line)) == NKT_OK) answer(conn, line);
             if (err == NKT_EAGAIN) continue;
@@ -96,9 +97,9 @@ static bool start_server(server *self, nkt_conn **stop) {
     nkt_listener_name(self->listener, text, sizeof text);
     self->port = addr.port;
     printf("   port 0 took a free one: listening on %s\n", text);
-    nkt_conn_opts waits = {0}, never_waits = {0};
+    nkt_conn_opts never_waits = {0};        // our end waits, the server's does not
     never_waits.nonblocking = true;
-    return fine(nkt_conn_pair(&waits, &never_waits, stop, &self->control), "making a pair") &&
+    return fine(nkt_conn_pair(NULL, &never_waits, stop, &self->control), "making a pair") &&
            fine(nkt_thread_start(NULL, run_server, self), "starting a thread");
 }
 
