@@ -1998,7 +1998,19 @@ static int nkti_os_getsockopt(nkt_fd fd, int level, int name, int *value) {
 static int nkti_os_set_keepalive(nkt_fd fd, int seconds) {
     int err = nkti_os_setsockopt(fd, SOL_SOCKET, SO_KEEPALIVE, seconds > 0);
     if (err < 0 || seconds <= 0) return err;
-    return NKTI_KEEPIDLE < 0 ? err : nkti_os_setsockopt(fd, IPPROTO_TCP, NKTI_KEEPIDLE, seconds);
+    if (NKTI_KEEPIDLE < 0) return err;
+    err = nkti_os_setsockopt(fd, IPPROTO_TCP, NKTI_KEEPIDLE, seconds);
+#if NKTI_WINDOWS
+    if (err == NKT_EUNSUPPORTED) {
+        // Older ones: on, milliseconds before the first probe, between probes.
+        ULONG settings[3] = { 1, seconds > 2000000 ? 2000000000u : (ULONG)seconds * 1000u, 1000 };
+        const DWORD sio_keepalive_vals = 0x98000004;
+        DWORD got = 0;
+        err = nkti_os_result(WSAIoctl((SOCKET)fd, sio_keepalive_vals, settings, sizeof settings,
+                                      NULL, 0, &got, NULL, NULL));
+    }
+#endif
+    return err;
 }
 
 // Rebinding a port whose old connections linger is wanted; taking a port from a
@@ -5551,6 +5563,7 @@ struct nkt_conn {
     // Settings.
     uint32_t line_max, message_max, queue_max;
     int32_t read_timeout_ms, write_timeout_ms;
+    int32_t keepalive_s;        // for systems that do not tell
     // State.
     nkti_waiter *waiters[2];    // under the lock: the reading, the writing thread
     nkti_connect_log *connect_log;
@@ -6222,6 +6235,7 @@ static nkt_conn *nkti_conn_new(nkt_env *env, bool nonblocking, const nkt_stream_
     conn->queue_max = stream->queue_max;
     conn->read_timeout_ms = stream->read_timeout_ms;
     conn->write_timeout_ms = stream->write_timeout_ms;
+    conn->keepalive_s = stream->keepalive_s;
     conn->cr_lines = stream->cr_lines;
     return conn;
 }
@@ -6512,6 +6526,7 @@ NKT_API int nkt_conn_set_option(nkt_conn *conn, nkt_conn_option option, int64_t 
     if (sockopt < 0) return sockopt;
     if (value < 0 || value > INT_MAX) return NKT_EINVAL;
     if (option == NKT_OPT_DELAY_SMALL_WRITES) value = value == 0;
+    if (option == NKT_OPT_KEEPALIVE_S) conn->keepalive_s = (int32_t)value;
     return env->core->set_option(env, nkti_socket_fd(&conn->bottom), sockopt, value);
 }
 
@@ -6531,6 +6546,10 @@ NKT_API int nkt_conn_get_option(nkt_conn *conn, nkt_conn_option option, int64_t 
     if (sockopt < 0) return sockopt;
     int err = env->core->get_option(env, nkti_socket_fd(&conn->bottom), sockopt, value);
     if (err >= 0 && option == NKT_OPT_DELAY_SMALL_WRITES) *value = *value == 0;
+    if (err == NKT_EUNSUPPORTED && option == NKT_OPT_KEEPALIVE_S) {
+        *value = conn->keepalive_s;
+        err = NKT_OK;
+    }
     return err;
 }
 

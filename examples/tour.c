@@ -156,7 +156,7 @@ static void ask_without_waiting(unsigned short port) {
     fine(nkt_conn_write_str(conn, "one\ntwo\nthree\n"), "writing");
     printf("   connecting, and 3 lines are written already: %lu bytes wait\n",
            (unsigned long)nkt_conn_queued(conn));
-    nkt_str line;
+    nkt_str line = {0};
     int lines = 0, err = NKT_EAGAIN;
     while (lines < 3 && err == NKT_EAGAIN && nkt_poller_wait(poller, 5000) > 0) {
         nkt_event event;

@@ -233,6 +233,7 @@ static void traced_connect(const char *listens, int err) {
     nkt_connect_opts opts;
     nkt_addr addr;
     char target[40];
+    memset(&addr, 0, sizeof addr);
     memset(&listen_opts, 0, sizeof listen_opts);
     memset(&opts, 0, sizeof opts);
     trace_begin(&p);
@@ -310,6 +311,9 @@ static void traced_stream(void) {
         CHECK_TRACE("poller open; task started; task closed; poller closed; ");
         probe_close(&p);
     }
+}
+
+static void traced_listener(void) {
     TEST("trace: accepting, and having no descriptors for it") {
         probe p;
         nkt_conn *conn = NULL, *peer = NULL;
@@ -343,6 +347,7 @@ static void traces(void) {
     TEST("trace: a connect that succeeds") traced_connect("127.0.0.1:%d", NKT_OK);
     TEST("trace: a connect that is refused") traced_connect("127.0.0.1:%d", NKT_EREFUSED);
     traced_stream();
+    traced_listener();
 }
 
 //------------------------------------------------------------------------------
@@ -650,7 +655,7 @@ static void layout(void) {
             if (name[0] != '.') {
                 CHECK(strncmp(name, "nkt_", 4) == 0);
                 CHECK_INT(numbers[0], 0);
-                // A field may be followed by padding, but not by a field left out.
+                // There may be padding after it, but no field left out.
                 CHECK_RANGE(size, end, end + 7);
                 size = numbers[1];
                 end = 0;
