@@ -88,12 +88,12 @@ static int attend(nkt_poller *poller, nkt_conn *conn) {
 
 static int open_all(const char *target, nkt_connect_report *report, nkt_poller **poller) {
     nkt_connect_opts opts = {0};
-    nkt_conn_opts waits = {0}, never_waits = {0};
+    nkt_conn_opts never_waits = {0};
     nkt_conn *typed;
     opts.nonblocking = never_waits.nonblocking = true;
     opts.report = report;
     int err = nkt_connect(target, &opts, &server);          // goes on behind the poller
-    if (err == NKT_OK) err = nkt_conn_pair(&waits, &never_waits, &typed, &keyboard);
+    if (err == NKT_OK) err = nkt_conn_pair(NULL, &never_waits, &typed, &keyboard);
     if (err == NKT_OK) err = nkt_thread_start(NULL, read_keyboard, typed);
     if (err == NKT_OK) err = nkt_poller_open(NULL, poller);
     if (err == NKT_OK) err = nkt_poller_add_conn(*poller, server, NULL);

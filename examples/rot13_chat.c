@@ -50,7 +50,7 @@ int main(int argc, char **argv) {
     if (err == NKT_OK) err = nkt_thread_start(NULL, send_stdin, NULL);
 
     while (err == NKT_OK || err == NKT_EINTR) {     // NKT_EINTR: after Ctrl-Z and fg
-        nkt_str line;
+        nkt_str line = {0};
         err = nkt_conn_read_line(conn, &line);
         if (err == NKT_OK) printf("%s\n", line.ptr);
     }

@@ -1,7 +1,9 @@
 // nkt_test.h - the checks that every C test program uses
 //
 //     int main(void) {
-//         TEST("an IPv4 address") { CHECK_INT(nkt_ip_parse("1.2.3.4", &ip), NKT_OK); }
+//         TEST("an IPv4 address") {
+//             CHECK_INT(nkt_ip_parse("1.2.3.4", &ip), NKT_OK);
+//         }
 //         return test_finish();
 //     }
 //
@@ -122,7 +124,8 @@ static inline int test_check(int ok, const char *text, const char *file, int lin
     return 0;
 }
 
-// Each gives 1 if it holds, so that a test can stop where going on makes no sense.
+// Each gives 1 if it holds, so that a test can stop where going on makes no
+// sense.
 #define CHECK(condition) test_check((condition) != 0, #condition, __FILE__, __LINE__)
 #define CHECK_INT(got, want)                                                             \
     test_check_int((long long)(got), (long long)(want), #got, __FILE__, __LINE__)

@@ -399,25 +399,34 @@ static void row_options(scene *s) {
     CHECK_LINE(s, "bcdefg");
 }
 
+// Linux doubles the size of a buffer.
+static void socket_option(scene *s, nkt_conn_option option, int64_t want) {
+    int64_t value = 0;
+    CHECK_INT(nkt_conn_set_option(s->a, option, want), NKT_OK);
+    CHECK_INT(nkt_conn_get_option(s->a, option, &value), NKT_OK);
+    if (option == NKT_OPT_KEEPALIVE_S) CHECK_INT(value, want);
+    else CHECK_RANGE(value, want, 2.0 * (double)want);
+}
+
 static void row_socket_options(scene *s) {
-    static const nkt_conn_option options[] = {NKT_OPT_KEEPALIVE_S, NKT_OPT_SEND_BUFFER,
-                                              NKT_OPT_RECV_BUFFER, NKT_OPT_DELAY_SMALL_WRITES};
+    static const nkt_conn_option options[] = {NKT_OPT_SEND_BUFFER, NKT_OPT_RECV_BUFFER,
+                                              NKT_OPT_KEEPALIVE_S, NKT_OPT_DELAY_SMALL_WRITES};
     int64_t value = 0;
     if (!scene_open(s)) return;
-    for (size_t i = 0; i < sizeof options / sizeof options[0]; i++) {
+    for (int i = 0; i < 4; i++) {
         if (s->face->carrier == CARRIER_PAIR) {
             CHECK_INT(nkt_conn_set_option(s->a, options[i], 1), NKT_EUNSUPPORTED);
             CHECK_INT(nkt_conn_get_option(s->a, options[i], &value), NKT_EUNSUPPORTED);
+        } else if (i < 2) {
+            socket_option(s, options[i], 32768);
         } else if (s->face->carrier == CARRIER_TCP) {
-            int64_t want = i == 1 || i == 2 ? 32768 : 1;
-            CHECK_INT(nkt_conn_set_option(s->a, options[i], want), NKT_OK);
-            CHECK_INT(nkt_conn_get_option(s->a, options[i], &value), NKT_OK);
-            CHECK(value >= want);           // Linux doubles buffers
-        } else if (i == 1 || i == 2) {
-            CHECK_INT(nkt_conn_set_option(s->a, options[i], 32768), NKT_OK);
-            CHECK_INT(nkt_conn_get_option(s->a, options[i], &value), NKT_OK);
-            CHECK(value >= 32768);
+            socket_option(s, options[i], i == 2 ? 77 : 1);
         }
+    }
+    if (s->face->carrier == CARRIER_TCP) {
+        CHECK_INT(nkt_conn_set_option(s->a, NKT_OPT_DELAY_SMALL_WRITES, 0), NKT_OK);
+        CHECK_INT(nkt_conn_get_option(s->a, NKT_OPT_DELAY_SMALL_WRITES, &value), NKT_OK);
+        CHECK_INT(value, 0);
     }
     CHECK_INT(whole_say(s, "x"), NKT_OK);
     CHECK_PEER(s, "x");

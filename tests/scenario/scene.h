@@ -12,7 +12,7 @@
 //                 +----------------------------------------------------+
 //
 // A new face is one more line in scene_faces and, where it is reached in a new
-// way, one more function like scene_open_tcp. A new kind of peer is a peer_kind.
+// way, a function like scene_open_tcp. A new kind of peer is a peer_kind.
 // Every scene runs on an environment that counts memory: what a connection
 // leaves behind fails the row. No call may take longer than SCENE_LIMIT_MS: a
 // guard then interrupts the connection, and the checks of the row fail.

@@ -156,7 +156,7 @@ static void bug_25(void) {
 }
 
 //------------------------------------------------------------------------------
-// 27. connect() that a signal interrupted is called again, or its state misread.
+// 27. connect() that a signal interrupted is called again, or is misread.
 
 static volatile sig_atomic_t alarms;
 
@@ -438,7 +438,7 @@ static void bug_30_blocking(void) {
 }
 
 //------------------------------------------------------------------------------
-// 31. Descriptors leak into programs that are started, and when something fails.
+// 31. Descriptors leak into programs that are started, and at any failure.
 
 static void check_exec(int baseline) {
     int status = -1;

@@ -184,6 +184,9 @@ static void test_text(void) {
             CHECK_INT(problem.offset, bad_rows[i].offset);
         }
     }
+}
+
+static void test_mutations(void) {
     TEST("every prefix of a good text is short of its length, or of digits of it") {
         for (size_t i = 0; i < COUNT(good_rows); i++) {
             const char *text = good_rows[i].text;
@@ -538,6 +541,7 @@ static void test_multicast(void) {
 
 int main(void) {
     test_text();
+    test_mutations();
     test_make();
     test_contains();
     test_kinds();
