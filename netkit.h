@@ -5804,17 +5804,19 @@ static const nkti_policy nkti_policies[] = {
     { { 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0 }, 0, 40, 1 },
 };
 
-static int nkti_common_bits(const uint8_t *a, const uint8_t *b) {
-    for (int i = 0; i < 128; i++) {
+#define NKTI_PREFIX_BITS 64         // of a unicast address, RFC 4291 section 2.5.1
+
+static int nkti_common_bits(const uint8_t *a, const uint8_t *b, int most) {
+    for (int i = 0; i < most; i++) {
         if (((a[i / 8] ^ b[i / 8]) & (0x80 >> i % 8)) != 0) return i;
     }
-    return 128;
+    return most;
 }
 
 static const nkti_policy *nkti_policy_of(const nkt_ip *ip) {
     nkt_ip mapped = nkt_ip_map(ip);
     const nkti_policy *policy = nkti_policies;
-    while (nkti_common_bits(mapped.bytes, policy->prefix) < policy->bits) policy++;
+    while (nkti_common_bits(mapped.bytes, policy->prefix, policy->bits) < policy->bits) policy++;
     return policy;
 }
 
@@ -5853,8 +5855,9 @@ static int nkti_candidate_compare(const nkti_candidate *a, const nkti_candidate 
     }
     if (scope_a != scope_b) return scope_a < scope_b ? -1 : 1;
     if (usable_a && da->family == NKT_IPV6 && db->family == NKT_IPV6) {
-        int bits_a = nkti_common_bits(da->bytes, a->source.bytes);
-        int bits_b = nkti_common_bits(db->bytes, b->source.bytes);
+        // Interface identifiers do not count (section 2.2).
+        int bits_a = nkti_common_bits(da->bytes, a->source.bytes, NKTI_PREFIX_BITS);
+        int bits_b = nkti_common_bits(db->bytes, b->source.bytes, NKTI_PREFIX_BITS);
         if (bits_a != bits_b) return bits_a > bits_b ? -1 : 1;
     }
     return 0;

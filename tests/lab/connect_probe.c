@@ -1,8 +1,9 @@
 // connect_probe.c - connects once and prints as JSON how that went
 //
 //     connect_probe TARGET [timeout_ms=N] [family=4|6] [attempt_delay_ms=N]
-//                   [resolution_delay_ms=N] [get=/path]
+//                   [resolution_delay_ms=N] [get=/path] [poller=1]
 //
+// With poller=1 it connects without blocking, on a poller.
 // With get=, a request is sent over the connection and the last line of the
 // reply is printed too. Exit status 0 whatever became of the connect.
 
@@ -62,6 +63,33 @@ static void print_get(nkt_conn *conn, const char *path) {
     print_text("reply", last, len);
 }
 
+// Connects behind a poller, and reports what nkt_connect would.
+static int connect_on_poller(const char *target, nkt_connect_opts *opts, nkt_conn **conn) {
+    nkt_poller *poller = NULL;
+    nkt_conn *made = NULL;
+    nkt_event event;
+    bool over = false;
+    opts->nonblocking = true;
+    int err = nkt_poller_open(NULL, &poller);
+    if (err >= 0) err = nkt_connect(target, opts, &made);
+    if (err >= 0) err = nkt_poller_add_conn(poller, made, NULL);
+    while (err >= 0 && !over) {
+        err = nkt_poller_wait(poller, -1);
+        while (err >= 0 && nkt_poller_next(poller, &event) == NKT_OK) {
+            if (event.events & NKT_CONNECTED) over = true;
+        }
+    }
+    if (err >= 0) err = nkt_connect_finish(made);
+    if (made != NULL) {
+        nkt_conn_report(made, opts->report);
+        nkt_poller_remove_conn(poller, made);
+    }
+    nkt_poller_close(poller);
+    if (err >= 0) *conn = made;
+    else nkt_conn_close(made);
+    return err;
+}
+
 // The value of an argument "name=...", or NULL if it is another one.
 static const char *value_of(const char *arg, const char *name) {
     size_t len = strlen(name);
@@ -72,6 +100,7 @@ int main(int argc, char **argv) {
     nkt_connect_report report;
     nkt_connect_opts opts;
     const char *get = NULL;
+    bool on_poller = false;
     memset(&report, 0, sizeof report);
     memset(&opts, 0, sizeof opts);
     opts.report = &report;
@@ -85,6 +114,7 @@ int main(int argc, char **argv) {
         } else if ((value = value_of(argv[i], "resolution_delay_ms"))) {
             opts.resolution_delay_ms = atoi(value);
         } else if ((value = value_of(argv[i], "get"))) get = value;
+        else if ((value = value_of(argv[i], "poller"))) on_poller = atoi(value) != 0;
         else argc = 0;
     }
     if (argc < 2) {
@@ -93,7 +123,8 @@ int main(int argc, char **argv) {
     }
     nkt_conn *conn = NULL;
     int64_t start = nkt_now_ns(NULL);
-    int err = nkt_connect(argv[1], &opts, &conn);
+    int err = on_poller ? connect_on_poller(argv[1], &opts, &conn)
+                        : nkt_connect(argv[1], &opts, &conn);
     double took_ms = (double)(nkt_now_ns(NULL) - start) / 1e6;
     printf("{\"err\": \"%s\", \"took_ms\": %.3f, ", nkt_errname(err), took_ms);
     print_report(&report);
