@@ -259,7 +259,7 @@ static void wakes(const char *name, bool portable) {
         memset(&opts, 0, sizeof opts);
         probe_open(&p);
         opts.env = &p.env;
-        opts.portable = portable;
+        if (portable) p.base_poll = nkt_sys_poll_portable();
         CHECK_INT(nkt_poller_open(&opts, &storm.poller), NKT_OK);
         for (int i = 0; i < WAKERS; i++) threads[i] = start(wake_often, &storm);
         // The last wake comes after its thread has said so: one that is lost
@@ -269,12 +269,12 @@ static void wakes(const char *name, bool portable) {
             waits++;
         }
         for (int i = 0; i < WAKERS; i++) join(threads[i]);
-        CHECK_RANGE(waits, 1, WAKERS * WAKES);
+        CHECK_RANGE(waits, 0, WAKERS * WAKES);
         // At most the last ones are left over, as one.
         CHECK_INT(nkt_poller_wait(storm.poller, 0), 0);
         p.fake = true;
         CHECK_INT(nkt_poller_wait(storm.poller, 10), 0);
-        if (!portable) CHECK_INT(p.now, 10 * PROBE_MS);
+        CHECK_INT(p.now, 10 * PROBE_MS);
         nkt_poller_close(storm.poller);
         probe_close(&p);
     }
