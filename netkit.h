@@ -999,7 +999,8 @@ NKT_API int nkt_lookup_finish(nkt_task *task, nkt_ip *ips, int cap);
 // Sorts addresses into the order in which they should be tried from here:
 // RFC 6724 section 6 with its default policy table. The source address of each
 // is the system's choice, asked of a connected datagram socket; nothing is
-// sent. Never blocks. Returns how many of them there is a route to.
+// sent. At most 128. Never blocks. Returns how many of them there is a route to,
+// or NKT_EINVAL.
 NKT_API int nkt_ip_sort(nkt_env *env, nkt_ip *ips, int count);
 
 //==============================================================================
@@ -5888,11 +5889,10 @@ static void nkti_candidate_source(nkt_env *env, nkti_candidate *candidate) {
     env->core->close(env, fd);
 }
 
-NKT_API int nkt_ip_sort(nkt_env *env, nkt_ip *ips, int count) {
-    nkti_candidate sorted[NKT_LOOKUP_MAX];
+// As nkt_ip_sort, for what both families' answers are together.
+static int nkti_ip_sort(nkt_env *env, nkt_ip *ips, int count) {
+    nkti_candidate sorted[2 * NKT_LOOKUP_MAX];
     int usable = 0;
-    env = nkti_env_use(env);
-    if (env == NULL || count < 0 || count > NKT_LOOKUP_MAX) return NKT_EINVAL;
     for (int i = 0; i < count; i++) {
         nkti_candidate one;
         one.addr = nkt_addr_make(&ips[i], 0);
@@ -5902,6 +5902,12 @@ NKT_API int nkt_ip_sort(nkt_env *env, nkt_ip *ips, int count) {
     }
     for (int i = 0; i < count; i++) ips[i] = sorted[i].addr.ip;
     return usable;
+}
+
+NKT_API int nkt_ip_sort(nkt_env *env, nkt_ip *ips, int count) {
+    env = nkti_env_use(env);
+    if (env == NULL || count < 0 || count > 2 * NKT_LOOKUP_MAX) return NKT_EINVAL;
+    return nkti_ip_sort(env, ips, count);
 }
 
 //==============================================================================
@@ -5931,7 +5937,8 @@ typedef struct nkti_lookup nkti_lookup;
 typedef struct nkti_job {
     struct nkti_job *next;          // in the queue
     nkti_lookup *owner;             // NULL once abandoned
-    nkt_env *env;                   // for a resolver of the environment's
+    nkt_env *env;                   // may be gone, unless it has a resolver of its own,
+    int (*resolve)(nkt_env *env, const char *host, int family, nkt_ip *ips, int cap);
     int family;
     int result;                     // how many, or why none
     bool begun, done;
@@ -5956,19 +5963,21 @@ typedef struct nkti_pool {
 
 static nkti_pool nkti_lookup_pool = { NKTI_MUTEX_INIT, NULL, NULL, 0, 0 };
 
+// A resolver of the user's may hand on codes that mean something else here.
 static int nkti_job_resolve(nkti_job *job) {
-    if (job->env->resolve == NULL) {
+    if (job->resolve == NULL) {
         return nkti_os_resolve(job->host, job->family, job->ips, NKT_LOOKUP_MAX);
     }
-    int count = job->env->resolve(job->env, job->host, job->family, job->ips, NKT_LOOKUP_MAX);
-    if (count > NKT_LOOKUP_MAX) return NKT_EPROTO;
-    return count == 0 ? (int)NKT_ENOTFOUND : count;
+    int count = job->resolve(job->env, job->host, job->family, job->ips, NKT_LOOKUP_MAX);
+    if (count > 0 && count <= NKT_LOOKUP_MAX) return count;
+    if (count == 0 || count == NKT_ENOTFOUND) return NKT_ENOTFOUND;
+    return count == NKT_ENOMEM ? NKT_ENOMEM : NKT_ELOOKUP;
 }
 
 #if defined(NETKIT_NO_THREADS)
 // Without threads a resolver of the environment's answers on the spot.
 static int nkti_job_start(nkti_job *job) {
-    if (job->env->resolve == NULL) return NKT_EUNSUPPORTED;
+    if (job->resolve == NULL) return NKT_EUNSUPPORTED;
     job->begun = true;
     job->result = nkti_job_resolve(job);
     job->done = true;
@@ -6066,6 +6075,7 @@ static int nkti_lookup_ask(nkti_lookup *lookup, nkt_env *env, const char *host, 
     if (job == NULL) return NKT_ENOMEM;
     job->owner = lookup;
     job->env = env;
+    job->resolve = env->resolve;
     job->family = index == 0 ? NKT_IPV6 : NKT_IPV4;
     memcpy(job->host, host, strlen(host) + 1);
     lookup->jobs[index] = job;
@@ -6125,8 +6135,11 @@ typedef struct nkti_lookup_task {
     int64_t deadline;
     nkt_ip own;                 // of a host that needs no resolver, IPv4 for localhost
     int own_count;              // answers of that kind that were not fetched
+    int rest_count;             // of an answer that was larger than the room for it
+    nkt_ip rest[NKT_LOOKUP_MAX];
     int fetched;                // addresses, in all
     int failure;                // why a family had none
+    bool over;                  // all has been fetched
 } nkti_lookup_task;
 
 static nkti_lookup_task *nkti_lookup_task_of(nkt_task *task) {
@@ -6135,13 +6148,16 @@ static nkti_lookup_task *nkti_lookup_task_of(nkt_task *task) {
 
 static bool nkti_lookup_task_has_result(nkt_task *task, int64_t now) {
     nkti_lookup_task *self = nkti_lookup_task_of(task);
+    if (self->over) return task->handle.poller == NULL;     // no news
     int ipv6 = nkti_lookup_state(&self->lookup, 0), ipv4 = nkti_lookup_state(&self->lookup, 1);
-    return self->own_count > 0 || ipv6 == NKTI_LOOKUP_ANSWERED || ipv4 == NKTI_LOOKUP_ANSWERED ||
-           (ipv6 == NKTI_LOOKUP_OVER && ipv4 == NKTI_LOOKUP_OVER) || now >= self->deadline;
+    return self->own_count > 0 || self->rest_count > 0 || ipv6 == NKTI_LOOKUP_ANSWERED ||
+           ipv4 == NKTI_LOOKUP_ANSWERED || now >= self->deadline ||
+           (ipv6 == NKTI_LOOKUP_OVER && ipv4 == NKTI_LOOKUP_OVER);
 }
 
 static int64_t nkti_lookup_task_deadline(nkt_task *task) {
-    return nkti_lookup_task_of(task)->deadline;
+    const nkti_lookup_task *self = nkti_lookup_task_of(task);
+    return self->over ? NKT_NEVER : self->deadline;
 }
 
 static void nkti_lookup_task_close(nkt_task *task) {
@@ -6223,25 +6239,26 @@ static int nkti_lookup_task_next(nkti_lookup_task *self, nkt_ip *ips) {
 
 NKT_API int nkt_lookup_finish(nkt_task *task, nkt_ip *ips, int cap) {
     nkti_lookup_task *self = nkti_lookup_task_of(task);
-    nkt_ip answer[NKT_LOOKUP_MAX];
     nkti_handle_spent(&task->handle, NKT_DONE);
     if (ips == NULL || cap < 1) return NKT_EINVAL;
     if (nkti_atomic_load(&task->canceled) != 0) return NKT_ECANCELED;
-    int result = nkti_lookup_task_next(self, answer);
+    int result = self->rest_count;
+    if (result == 0) result = nkti_lookup_task_next(self, self->rest);
     if (result > 0) {
-        if (result > cap) result = cap;
-        memcpy(ips, answer, (size_t)result * sizeof ips[0]);
-        self->fetched += result;
-        // The other family's answer may be there already.
+        int count = result < cap ? result : cap;
+        memcpy(ips, self->rest, (size_t)count * sizeof ips[0]);
+        memmove(self->rest, self->rest + count, (size_t)(result - count) * sizeof ips[0]);
+        self->rest_count = result - count;
+        self->fetched += count;
+        // There may be more already: the rest, or the other family's answer.
         nkti_task_drive(&task->handle, 0, nkti_now(task->handle.env));
-        return result;
+        return count;
     }
-    if (result == NKT_EAGAIN && nkti_now(task->handle.env) >= self->deadline) {
-        nkti_lookup_cancel(&self->lookup, &task->handle);
-        self->failure = NKT_ETIMEDOUT;
-        result = NKT_EOF;
-    }
-    return result == NKT_EOF && self->fetched == 0 ? self->failure : result;
+    if (result == NKT_EAGAIN && nkti_now(task->handle.env) < self->deadline) return result;
+    if (result == NKT_EAGAIN) self->failure = NKT_ETIMEDOUT;
+    nkti_lookup_cancel(&self->lookup, &task->handle);
+    self->over = true;
+    return self->fetched > 0 ? (int)NKT_EOF : self->failure;
 }
 
 NKT_API int nkt_lookup(const char *host, const nkt_lookup_opts *opts, nkt_ip *ips, int cap) {
@@ -6251,16 +6268,16 @@ NKT_API int nkt_lookup(const char *host, const nkt_lookup_opts *opts, nkt_ip *ip
     if (ips == NULL || cap < 1) return NKT_EINVAL;
     int err = nkt_lookup_start(host, opts, &task);
     if (err < 0) return err;
-    while (err >= 0 || err == NKT_EAGAIN) {
+    const int room = 2 * NKT_LOOKUP_MAX;        // both families' answers, however large
+    while ((err >= 0 || err == NKT_EAGAIN) && count < room) {
         if (err == NKT_EAGAIN) err = nkt_task_wait(task, -1);
-        if (err >= 0) err = nkt_lookup_finish(task, all + count, NKT_LOOKUP_MAX);
+        if (err >= 0) err = nkt_lookup_finish(task, all + count, room - count);
         if (err > 0) count += err;
     }
     nkt_env *env = task->handle.env;
     nkt_task_close(task);
     if (count == 0) return err;
-    if (count > NKT_LOOKUP_MAX) count = NKT_LOOKUP_MAX;
-    nkt_ip_sort(env, all, count);
+    nkti_ip_sort(env, all, count);
     if (count > cap) count = cap;
     memcpy(ips, all, (size_t)count * sizeof ips[0]);
     return count;
@@ -8033,7 +8050,7 @@ typedef struct nkti_race {
     char target[NKTI_TARGET_TEXT_MAX];      // for people
     int64_t start, deadline, next_start;
     int64_t retry_at;               // a Unix-domain listener was busy; 0 = none was
-    int64_t ipv6_until;             // how long IPv4 waits for IPv6's answer; 0 = not yet
+    int64_t ipv6_until;             // how long IPv4 waits for IPv6's answer
     int32_t err, os_error;          // of the attempt that says most
     nkti_lookup lookup;
     int32_t lookup_err[2];          // as in the report
@@ -8299,7 +8316,7 @@ static void nkti_race_answers(nkt_conn *conn, nkti_race *race, int64_t now) {
         race->lookup_ms[i] = nkti_race_ms(race, now);
         if (result > 0) nkti_race_add(conn, race, i, ips, result);
     }
-    if (race->ipv6_until != 0 || race->families[1].count == 0) return;
+    if (race->ipv6_until != NKT_NEVER || race->families[1].count == 0) return;
     race->ipv6_until = now;
     if (race->lookup_err[0] == NKT_EAGAIN && nkti_has_ipv6_route(conn->handle.env)) {
         race->ipv6_until = nkti_after(now, race->opts.resolution_delay_ms * NKTI_MS);
@@ -8309,7 +8326,7 @@ static void nkti_race_answers(nkt_conn *conn, nkti_race *race, int64_t now) {
 // Whether all the answers that count for the first attempt are there.
 static bool nkti_race_may_begin(const nkti_race *race, int64_t now) {
     return race->lookup_err[0] != NKT_EAGAIN || race->attempt_count > 0 ||
-           (race->ipv6_until != 0 && now >= race->ipv6_until);
+           now >= race->ipv6_until;
 }
 
 static bool nkti_race_is_looking_up(const nkti_race *race) {
@@ -8545,6 +8562,7 @@ static nkti_race *nkti_race_new(nkt_env *env, const nkt_connect_opts *opts,
     }
     // From an address of one family only that family can be reached.
     if (race->opts.local.ip.family != 0) race->opts.family = race->opts.local.ip.family;
+    race->ipv6_until = NKT_NEVER;
     race->last_family = -1;
     for (int i = 0; i < 2; i++) {
         race->lookup_err[i] = NKT_EOF;
