@@ -8278,6 +8278,7 @@ static int nkti_race_check(nkt_conn *conn, nkti_race *race, int64_t now, nkt_fd 
 }
 
 // Adds a family's addresses to those that are untried. Twice the same is once.
+// What did not come from a look-up needs no order, and no system calls for one.
 static void nkti_race_add(nkt_conn *conn, nkti_race *race, int family, const nkt_ip *ips,
                           int count) {
     nkti_candidates *to = &race->families[family];
@@ -8287,7 +8288,8 @@ static void nkti_race_add(nkt_conn *conn, nkti_race *race, int family, const nkt
         while (k < to->count && !nkt_ip_equal(&to->list[k].addr.ip, &ips[i])) k++;
         if (k < to->count) continue;
         one.addr = nkt_addr_make(&ips[i], race->port);
-        nkti_candidate_source(conn->handle.env, &one);
+        one.source = ips[i];
+        if (race->lookup_err[family] != NKT_EOF) nkti_candidate_source(conn->handle.env, &one);
         nkti_candidate_insert(to->list + to->next, to->count - to->next, &one);
         to->count++;
     }
