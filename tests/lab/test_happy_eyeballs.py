@@ -19,6 +19,7 @@ Behind the server, each address of these networks answers in its way on every po
 """
 
 import json
+import math
 import os
 import shlex
 import shutil
@@ -230,7 +231,7 @@ def repeat(runs, function):
 
 def healthy(lab):
     # Without a delay it can be over before the question for A is sent.
-    name = lab.names.add("healthy.lab.test", (5, LIVE6[:1]), (5, LIVE4[:1]))
+    name = lab.names.add("healthy.lab.test", (20, LIVE6[:1]), (20, LIVE4[:1]))
 
     def once():
         run = lab.connect(f"{name}:{PORT}")
@@ -242,7 +243,7 @@ def healthy(lab):
         return run.took_ms, apart
 
     took, apart = repeat(RUNS, once)
-    within(took, 5, 25, "time")
+    within(took, 20, 40, "time")
     within(apart, 0, 5, "time between the two queries")
 
 
@@ -286,7 +287,7 @@ def aaaa_late_40_ms(lab, *options):
         while True:
             run = lab.connect(f"{name}:{PORT}", *options)
             # On a busy machine the name server itself may miss the 50 ms; that says nothing.
-            if run.answers["AAAA"] - run.answers["A"] < 48:
+            if run.answers.get("AAAA", math.inf) - run.answers.get("A", math.inf) < 48:
                 break
             late.append(run)
             if len(late) > 2 * RUNS:
@@ -425,7 +426,7 @@ def six_dead_then_a_good_one(lab):
         run.order(order)
         equal(run.errors(), ["NKT_ECANCELED"] * 6 + ["NKT_OK"], "errors")
         # TCP repeats a SYN after a second: the first attempts were still under way.
-        equal(run.repeated[0].target, DEAD6[0], "the first SYN that is repeated")
+        equal([syn.target for syn in run.repeated[:1]], DEAD6[:1], "the first SYN repeated")
         return [run.took_ms] + [run.gap(index) for index in range(6)]
 
     took, *gaps = repeat(SLOW_RUNS, once)
@@ -437,7 +438,7 @@ def six_dead_then_a_good_one(lab):
 def twenty_addresses(lab):
     # All but the last refuse; the report keeps 16 of the attempts and counts all. AAAA comes a
     # little later, so that both are known when the first is tried.
-    name = lab.names.add("twenty.lab.test", (10, SHUT6[:10]), (0, SHUT4[:9] + LIVE4[:1]))
+    name = lab.names.add("twenty.lab.test", (30, SHUT6[:10]), (0, SHUT4[:9] + LIVE4[:1]))
     order = [address for pair in zip(SHUT6[:10], SHUT4[:9] + LIVE4[:1]) for address in pair]
 
     def once():
