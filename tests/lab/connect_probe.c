@@ -96,6 +96,10 @@ static const char *value_of(const char *arg, const char *name) {
     return strncmp(arg, name, len) == 0 && arg[len] == '=' ? arg + len + 1 : NULL;
 }
 
+static int32_t number_of(const char *text) {
+    return (int32_t)strtol(text, NULL, 10);
+}
+
 int main(int argc, char **argv) {
     nkt_connect_report report;
     nkt_connect_opts opts;
@@ -107,14 +111,14 @@ int main(int argc, char **argv) {
     opts.stream.read_timeout_ms = 5000;
     for (int i = 2; i < argc; i++) {
         const char *value;
-        if ((value = value_of(argv[i], "timeout_ms"))) opts.timeout_ms = atoi(value);
-        else if ((value = value_of(argv[i], "family"))) opts.family = atoi(value);
+        if ((value = value_of(argv[i], "timeout_ms"))) opts.timeout_ms = number_of(value);
+        else if ((value = value_of(argv[i], "family"))) opts.family = number_of(value);
         else if ((value = value_of(argv[i], "attempt_delay_ms"))) {
-            opts.attempt_delay_ms = atoi(value);
+            opts.attempt_delay_ms = number_of(value);
         } else if ((value = value_of(argv[i], "resolution_delay_ms"))) {
-            opts.resolution_delay_ms = atoi(value);
+            opts.resolution_delay_ms = number_of(value);
         } else if ((value = value_of(argv[i], "get"))) get = value;
-        else if ((value = value_of(argv[i], "poller"))) on_poller = atoi(value) != 0;
+        else if ((value = value_of(argv[i], "poller"))) on_poller = number_of(value) != 0;
         else argc = 0;
     }
     if (argc < 2) {
