@@ -10,7 +10,7 @@
 //     fakenet_host("2001:db8::1", NKT_EREFUSED, 10);
 //     fakenet_answer(NKT_IPV6, 40, "2001:db8::1");
 //     ... opts.env = &fakenet.p.env ...
-//     fakenet_close();            // nothing is left: memory, descriptors, threads
+//     fakenet_close();            // checks that nothing is left behind
 //
 // A resolver's call stays in its worker thread until its instant. Include after
 // netkit.h with NETKIT_IMPLEMENTATION.
@@ -347,7 +347,8 @@ static inline int fakenet_core_wait(nkt_env *env, nkt_watch *watches, size_t cou
     int64_t limit = timeout_ns < 0 ? NKT_NEVER : p->now + timeout_ns;
     int64_t until = fakenet_next(watches, count, limit);
     for (size_t i = 0; i < count; i++) {
-        if (fakenet_socket(watches[i].fd) == NULL && fakenet_woken(env, &watches[i])) until = p->now;
+        bool foreign = fakenet_socket(watches[i].fd) == NULL;
+        if (foreign && fakenet_woken(env, &watches[i])) until = p->now;
     }
     if (!CHECK(until != NKT_NEVER)) until = p->now + 3600000 * PROBE_MS;
     // Whoever waits for no time again and again would never end.

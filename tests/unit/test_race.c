@@ -390,7 +390,7 @@ static void many(void) {
         nkt_connect_report report;
         nkt_conn *conn = NULL;
         fakenet_open(0);
-        // Each ends after ten seconds; the 17th has to wait for the first's end.
+        // Each ends after ten seconds; the 17th has to wait for the first.
         many_hosts(20, NKT_ETIMEDOUT, 10000);
         nkt_connect_opts opts = many_opts(&report);
         CHECK_INT(nkt_connect("example.org:80", &opts, &conn), NKT_OK);
