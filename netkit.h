@@ -1579,6 +1579,7 @@ NKT_API size_t nkt_layout(const char **names, const uint16_t **numbers);
     #include <netinet/tcp.h>
     #include <poll.h>
     #include <pthread.h>
+    #include <signal.h>
     #include <sys/ioctl.h>
     #include <sys/socket.h>
     #include <sys/stat.h>
@@ -3193,6 +3194,31 @@ static int nkti_os_resolve(const char *host, int family, nkt_ip *ips, int cap) {
 }
 
 #if !defined(NETKIT_NO_THREADS)
+// Threads of netkit's own take no signals: those are for the program's threads,
+// whose waits they end. Faults stay where they happen.
+#if NKTI_WINDOWS
+typedef int nkti_signals;
+
+static void nkti_signals_block(nkti_signals *before) { *before = 0; }
+static void nkti_signals_restore(const nkti_signals *before) { (void)before; }
+#else
+typedef sigset_t nkti_signals;
+
+static void nkti_signals_block(nkti_signals *before) {
+    sigset_t all;
+    sigfillset(&all);
+    sigdelset(&all, SIGSEGV);
+    sigdelset(&all, SIGBUS);
+    sigdelset(&all, SIGFPE);
+    sigdelset(&all, SIGILL);
+    pthread_sigmask(SIG_SETMASK, &all, before);
+}
+
+static void nkti_signals_restore(const nkti_signals *before) {
+    pthread_sigmask(SIG_SETMASK, before, NULL);
+}
+#endif
+
 // A shared library that is closed must not take the code of its threads along.
 static void nkti_os_pin(void) {
 #if defined(NETKIT_SHARED) && NKTI_WINDOWS
@@ -5759,9 +5785,10 @@ NKT_API int nkt_timer_finish(nkt_task *task) {
 //          9   longer common prefix of source and destination, IPv6 only
 //         10   else as the resolver had them
 //
-// Rules 3, 4 and 7 (deprecated, home and tunnelled addresses) are decided by
-// the kernel when it chooses the source. Rule 9 is not applied to IPv4, where
-// it would undo the balancing of servers by rotating answers.
+// Rules 3, 4 and 7 (deprecated, home and tunnelled addresses) look at flags of
+// the source that a socket does not tell; the kernel avoids such sources where
+// it has others. Rule 9 is not applied to IPv4, where it would undo the
+// balancing of servers by rotating answers.
 //==============================================================================
 
 // What the system says of one end. A dual-stack socket's IPv4 peers come as
@@ -6014,7 +6041,10 @@ static int nkti_job_enqueue(nkti_pool *pool, nkti_job *job) {
     else before->next = job;
     pool->last = job;
     if (pool->threads >= NKTI_LOOKUP_THREADS) return NKT_OK;
+    nkti_signals before_start;
+    nkti_signals_block(&before_start);
     int err = nkt_thread_start(job->env, nkti_lookup_worker, pool);
+    nkti_signals_restore(&before_start);
     if (err >= 0) pool->threads++;
     if (err >= 0 || pool->threads > 0) return NKT_OK;
     if (before == NULL) pool->first = NULL;

@@ -85,7 +85,8 @@ CONFIGS = [
     Config("no-threads", "gcc", WARNINGS + " -Werror -O1 -DNETKIT_NO_THREADS", suites="unit",
            unlike=r"_threads", needs="gcc"),
     Config("tsan", "gcc", WARNINGS + " -O1 -g -fsanitize=thread", slow=6,
-           match=r"_threads|^scenario/", prefix=NO_ASLR, needs="gcc and libtsan"),
+           match=r"_threads|^scenario/|/test_(poller|listen|connect|transport|env|lookup|race)\.c",
+           prefix=NO_ASLR, needs="gcc and libtsan"),
     Config("wine", "x86_64-w64-mingw32-gcc", WARNINGS + " -Werror -O1 -g", slow=3,
            libs="-lws2_32 -liphlpapi", wine=True, needs="mingw-w64 and wine64"),
 ]
