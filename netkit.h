@@ -996,10 +996,10 @@ NKT_API int nkt_lookup_start(const char *host, const nkt_lookup_opts *opts, nkt_
 // as nkt_lookup; NKT_ECANCELED after nkt_task_cancel.
 NKT_API int nkt_lookup_finish(nkt_task *task, nkt_ip *ips, int cap);
 
-// Sorts addresses into the order in which they should be tried from here:
-// RFC 6724 section 6 with its default policy table. The source address of each
-// is the system's choice, asked of a connected datagram socket; nothing is sent.
-// At most 128. Never blocks.
+// Sorts addresses, 128 at most, into the order in which they should be tried
+// from here: RFC 6724 section 6 with its default policy table. The source
+// address of each is the system's choice, asked of a connected datagram socket;
+// nothing is sent. Never blocks.
 // Returns how many of them there is a route to, or NKT_EINVAL.
 NKT_API int nkt_ip_sort(nkt_env *env, nkt_ip *ips, int count);
 
