@@ -18,6 +18,10 @@
 
 #include "nkt_test.h"
 
+#ifndef _WIN32
+    #include <sched.h>
+#endif
+
 enum {
     PROBE_OPEN, PROBE_CLOSE, PROBE_BIND, PROBE_LISTEN, PROBE_ACCEPT, PROBE_CONNECT,
     PROBE_CONNECT_RESULT, PROBE_RECV, PROBE_RECV_WAIT, PROBE_SEND, PROBE_SET_OPTION,
@@ -250,7 +254,9 @@ static inline void *probe_allocate(nkt_env *env, void *ptr, size_t old_size, siz
         if (block == NULL) return NULL;
         __atomic_fetch_sub(&p->blocks, 1, __ATOMIC_SEQ_CST);
         __atomic_fetch_sub(&p->bytes, (long)kept, __ATOMIC_SEQ_CST);
-        memset(block, 0xDD, FRONT + kept);
+        // By pointer, because compilers leave out what fills dead memory.
+        static void *(*volatile fill)(void *, int, size_t) = memset;
+        fill(block, 0xDD, FRONT + kept);
         free(block);
         return NULL;
     }
@@ -315,6 +321,16 @@ static inline bool probe_until(nkt_env *env, nkt_fd fd, uint32_t events) {
     watch.events = events;
     watch.ready = 0;
     return probe_system()->wait(env, &watch, 1, PROBE_PATIENCE) > 0;
+}
+
+// For a loop that watches for another thread: lets it run where there is but
+// one processor.
+static inline void probe_yield(void) {
+#ifdef _WIN32
+    SwitchToThread();
+#else
+    sched_yield();
+#endif
 }
 
 // Two ends of a connection over the loopback interface, each in a face of its

@@ -483,7 +483,7 @@ static void interrupted_by_thread(void) {
         CHECK_INT(nkt_connect_start("localhost:7", &opts, &i.conn), NKT_OK);
         CHECK_INT(nkt_thread_start(&p.env, interrupt, &i), NKT_OK);
         CHECK_INT(nkt_connect_finish(i.conn), NKT_ECANCELED);
-        while (__atomic_load_n(&i.done, __ATOMIC_SEQ_CST) == 0) nkt_now_ns(&p.env);
+        while (__atomic_load_n(&i.done, __ATOMIC_SEQ_CST) == 0) probe_yield();
         nkt_conn_close(i.conn);
         probe_close(&p);
     }

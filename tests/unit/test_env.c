@@ -480,7 +480,7 @@ static void threads(void) {
         CHECK_INT(nkt_thread_start(NULL, say, &word), NKT_EUNSUPPORTED);
 #else
         CHECK_INT(nkt_thread_start(NULL, say, &word), NKT_OK);
-        while (__atomic_load_n(&thread_said, __ATOMIC_SEQ_CST) != 42) nkt_now_ns(NULL);
+        while (__atomic_load_n(&thread_said, __ATOMIC_SEQ_CST) != 42) probe_yield();
 #endif
         thread_said = 0;
         probe_open(&p);
@@ -563,7 +563,7 @@ static void waiters_and_threads(void) {
         probe_fail(&p, PROBE_WAKE_OPEN, NKT_EMFILE, 1000000);
         CHECK_INT(nkt_thread_start(&p.env, interrupt, a), NKT_OK);
         CHECK_INT(nkt_conn_read_line(a, &line), NKT_ECANCELED);
-        while (__atomic_load_n(&interrupt_over, __ATOMIC_SEQ_CST) == 0) nkt_now_ns(NULL);
+        while (__atomic_load_n(&interrupt_over, __ATOMIC_SEQ_CST) == 0) probe_yield();
         nkt_conn_close(a);
         nkt_conn_close(b);
         probe_close(&p);

@@ -773,7 +773,7 @@ static void interrupts_from_threads(void) {
             CHECK_INT(nkt_accept(i.listener, &conn), NKT_ECANCELED);
             CHECK_INT(nkt_accept(i.listener, &conn), NKT_ECANCELED);
             if (nonblocking) CHECK_INT(nkt_poller_wait(poller, 0), 0);
-            while (__atomic_load_n(&i.done, __ATOMIC_SEQ_CST) == 0) nkt_now_ns(&p.env);
+            while (__atomic_load_n(&i.done, __ATOMIC_SEQ_CST) == 0) probe_yield();
             nkt_listener_close(i.listener);
             nkt_poller_close(poller);
             probe_close(&p);

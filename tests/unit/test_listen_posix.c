@@ -185,6 +185,45 @@ static void not_sockets(void) {
     }
 }
 
+// There a connect has ended before anybody can wait for it.
+static void nonblocking(void) {
+    TEST("a nonblocking connect to a path is told, once, whenever it is added") {
+        for (int found = 0; found < 2; found++) {
+            probe p;
+            nkt_listener *listener = NULL;
+            nkt_conn *conn = NULL;
+            nkt_poller *poller = NULL;
+            nkt_poller_opts poller_opts;
+            nkt_connect_opts connect_opts;
+            nkt_event event;
+            nkt_str line;
+            memset(&poller_opts, 0, sizeof poller_opts);
+            memset(&connect_opts, 0, sizeof connect_opts);
+            probe_open(&p);
+            nkt_listen_opts opts = listen_opts(&p);
+            poller_opts.env = connect_opts.env = &p.env;
+            connect_opts.nonblocking = true;
+            CHECK_INT(nkt_poller_open(&poller_opts, &poller), NKT_OK);
+            const char *target = place("socket");
+            if (found) CHECK_INT(nkt_listen(target, &opts, &listener), NKT_OK);
+            CHECK_INT(nkt_connect(target, &connect_opts, &conn), NKT_OK);
+            CHECK_INT(nkt_poller_add_conn(poller, conn, NULL), NKT_OK);
+            CHECK_INT(nkt_poller_wait(poller, 5000), 1);
+            CHECK_INT(nkt_poller_next(poller, &event), NKT_OK);
+            CHECK(event.conn == conn);
+            CHECK_INT(event.events, found ? NKT_CONNECTED : NKT_CONNECTED | NKT_READ);
+            int want = found ? NKT_EAGAIN : NKT_ENOTFOUND;
+            CHECK_INT(nkt_conn_read_line(conn, &line), want);
+            CHECK_INT(nkt_connect_finish(conn), found ? NKT_OK : NKT_ENOTFOUND);
+            CHECK_INT(nkt_poller_wait(poller, 0), 0);
+            nkt_conn_close(conn);
+            nkt_listener_close(listener);
+            nkt_poller_close(poller);
+            probe_close(&p);
+        }
+    }
+}
+
 static void abstract_names(void) {
 #ifdef __linux__
     TEST("a name in Linux's abstract space") {
@@ -314,6 +353,7 @@ int main(void) {
     if (mkdtemp(folder) == NULL) return 1;
     paths();
     not_sockets();
+    nonblocking();
     abstract_names();
     signals();
 #ifdef __linux__

@@ -285,6 +285,107 @@ static void fetched_events(void) {
     }
 }
 
+// Posted by a cancel or an interrupt, and gone before the poller looks.
+static void posted_one(int kind, int action) {
+    probe p;
+    object o;
+    nkt_poller *poller = start(&p);
+    object_open(&p, &o, kind);
+    if (kind == A_TASK) {
+        nkt_task_close(o.task);
+        o.task = timer(&p, 1000000, 0);
+    }
+    CHECK_INT(object_add(poller, &o), NKT_OK);
+    CHECK_INT(nkt_poller_wait(poller, 0), 0);
+    if (kind == A_TASK) nkt_task_cancel(o.task);
+    else if (kind == A_LISTENER) nkt_listener_interrupt(o.listener);
+    else nkt_conn_interrupt(o.conn);
+    if (action == CLOSE) object_close(&p, poller, &o);
+    else CHECK_INT(object_remove(poller, &o), NKT_OK);
+    CHECK_INT(nkt_poller_wait(poller, 0), 0);
+    if (action != CLOSE) {
+        CHECK_INT(object_add(poller, &o), NKT_OK);
+        CHECK(only_event(poller, 0, &o) != 0);
+        object_close(&p, poller, &o);
+    }
+    finish(&p, poller);
+}
+
+static void posted(void) {
+    char what[80];
+    for (int action = CLOSE; action <= REMOVE; action++) {
+        for (int kind = 0; kind < A_FD; kind++) {
+            snprintf(what, sizeof what, "%s posted and %s", kind_names[kind],
+                     action_names[action]);
+            TEST(named(what)) posted_one(kind, action);
+        }
+    }
+}
+
+// Bug 42: a transport that closes another connection from within, while that
+// one's event is in the same batch of the system's.
+static nkt_conn *to_close[2];
+static int closed_within;
+
+static ptrdiff_t killer_recv(nkt_link *link, void *buf, size_t cap) {
+    return nkt_link_recv(link->below, buf, cap);
+}
+
+static ptrdiff_t killer_send(nkt_link *link, const nkt_str *pieces, size_t count) {
+    nkt_conn **other = &to_close[link->conn == to_close[0]];
+    ptrdiff_t sent = nkt_link_send(link->below, pieces, count);
+    if (closed_within == 0 || sent < 0 || *other == NULL) return sent;
+    nkt_conn_close(*other);
+    *other = NULL;
+    return sent;
+}
+
+static void killer_close(nkt_link *link, bool abort) {
+    (void)link;
+    (void)abort;
+}
+
+static const nkt_transport killer = {
+    sizeof(nkt_transport), "killer", killer_recv, killer_send, NULL, NULL, killer_close,
+    NULL, NULL, NULL, NULL,
+};
+
+static void closed_from_within(void) {
+    TEST(named("bug 42: closed from within another one's transport")) {
+        static char block[200000];
+        probe p;
+        nkt_conn *peers[2] = { NULL, NULL };
+        nkt_event event;
+        nkt_poller *poller = start(&p);
+        closed_within = 0;
+        for (int i = 0; i < 2; i++) {
+            to_close[i] = NULL;
+            probe_tcp(&p, true, true, &peers[i], &to_close[i]);
+            CHECK_INT(nkt_conn_push(to_close[i], &killer, NULL), NKT_OK);
+            CHECK_INT(nkt_poller_add_conn(poller, to_close[i], NULL), NKT_OK);
+            while (nkt_conn_queued(to_close[i]) == 0) {
+                if (!CHECK_INT(nkt_conn_write(to_close[i], block, sizeof block), NKT_OK)) break;
+            }
+        }
+        // Both have a queue, and now both have room; the first one served
+        // closes the other.
+        nkt_fd fds[2] = { nkt_conn_descriptor(to_close[0]), nkt_conn_descriptor(to_close[1]) };
+        for (int i = 0; i < 2; i++) {
+            while (nkt_conn_read(peers[i], block, sizeof block) > 0) continue;
+            CHECK(probe_until(&p.env, fds[i], NKT_WRITE));
+        }
+        closed_within = 1;
+        CHECK_INT(nkt_poller_wait(poller, 0), 0);
+        CHECK((to_close[0] == NULL) != (to_close[1] == NULL));
+        CHECK_INT(nkt_poller_next(poller, &event), NKT_EAGAIN);
+        for (int i = 0; i < 2; i++) {
+            nkt_conn_close(to_close[i]);
+            nkt_conn_close(peers[i]);
+        }
+        finish(&p, poller);
+    }
+}
+
 // Reported again and again until it is dealt with; only a task's result is
 // news, and told once.
 static void reported_until_handled(void) {
@@ -826,11 +927,7 @@ static void wake_from_thread(void *arg) {
 
 // Both the poller and the memory of the waker outlive the thread.
 static void waker_join(waker *w) {
-    while (__atomic_load_n(&w->done, __ATOMIC_SEQ_CST) == 0) {
-        nkt_watch none;
-        memset(&none, 0, sizeof none);
-        probe_system()->wait(NULL, &none, 0, PROBE_MS);
-    }
+    while (__atomic_load_n(&w->done, __ATOMIC_SEQ_CST) == 0) probe_yield();
 }
 
 static void waking_from_threads(void) {
@@ -1566,6 +1663,8 @@ static void run_all(const char *name, const nkt_sys_poll *poll) {
     backend = poll;
     stale_events();
     fetched_events();
+    posted();
+    closed_from_within();
     reported_until_handled();
     adding();
     unread_lines();

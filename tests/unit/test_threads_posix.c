@@ -35,7 +35,7 @@ static void join(pthread_t thread) {
 // A little work, to be at another place each time.
 static void dawdle(uint32_t *seed) {
     *seed = *seed * 1664525u + 1013904223u;
-    for (uint32_t i = *seed >> 24; i > 0; i--) nkt_now_ns(NULL);
+    for (uint32_t i = *seed >> 18; i > 0; i--) nkt_now_ns(NULL);
 }
 
 enum { OVER_TCP, OVER_PAIR, CARRIERS };
@@ -187,8 +187,8 @@ static void interrupted_conns(int carrier, int32_t timeout_ms) {
         nkt_conn_close(a);
         nkt_conn_close(b);
     }
-    // The wake-ups were used again and again.
-    CHECK_RANGE(probe_calls(&p, PROBE_WAKE_OPEN), 1, 8);
+    // There are no more wake-ups than threads that waited at once.
+    CHECK_RANGE(probe_calls(&p, PROBE_WAKE_OPEN), 0, 8);
     probe_close(&p);
 }
 
@@ -236,11 +236,13 @@ enum { WAKERS = 4, WAKES = 5000 };
 
 typedef struct wake_storm {
     nkt_poller *poller;
+    uint32_t begun;         // the poller's thread is about to wait
     uint32_t over;          // wakers that have finished
 } wake_storm;
 
 static void *wake_often(void *arg) {
     wake_storm *storm = (wake_storm *)arg;
+    while (!load(&storm->begun)) probe_yield();
     for (int i = 0; i < WAKES; i++) {
         if (i == WAKES - 1) add(&storm->over);
         nkt_poller_wake(storm->poller);
@@ -262,6 +264,7 @@ static void wakes(const char *name, bool portable) {
         if (portable) p.base_poll = nkt_sys_poll_portable();
         CHECK_INT(nkt_poller_open(&opts, &storm.poller), NKT_OK);
         for (int i = 0; i < WAKERS; i++) threads[i] = start(wake_often, &storm);
+        store(&storm.begun, 1);
         // The last wake comes after its thread has said so: one that is lost
         // would leave us here for ever.
         while (load(&storm.over) < WAKERS) {
@@ -384,7 +387,10 @@ typedef struct cancel_storm {
 static void *cancel_often(void *arg) {
     cancel_storm *storm = (cancel_storm *)arg;
     while (!load(&storm->quit)) {
-        if (load(&storm->turn) % 2 == 0) continue;
+        if (load(&storm->turn) % 2 == 0) {
+            probe_yield();
+            continue;
+        }
         nkt_task_cancel(storm->task);
         add(&storm->turn);
     }
@@ -419,8 +425,8 @@ static void cancels(void) {
                 CHECK_INT(nkt_task_wait(storm.task, -1), NKT_ECANCELED);
             }
             CHECK_INT(nkt_timer_finish(storm.task), NKT_ECANCELED);
-            // Whoever woke us has nothing more to do with it once it has returned.
-            while (load(&storm.turn) % 2 == 1) continue;
+            // Whoever woke us is not done with it before it has returned.
+            while (load(&storm.turn) % 2 == 1) probe_yield();
             nkt_task_close(storm.task);
         }
         store(&storm.quit, 1);

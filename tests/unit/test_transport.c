@@ -724,7 +724,7 @@ enum { LETTERS = 2000 };
 static void postman(void *arg) {
     mailbox *box = (mailbox *)arg;
     for (int i = 0; i < LETTERS; i++) {
-        while (__atomic_load_n(&box->letter, __ATOMIC_SEQ_CST) != 0) nkt_now_ns(NULL);
+        while (__atomic_load_n(&box->letter, __ATOMIC_SEQ_CST) != 0) probe_yield();
         __atomic_store_n(&box->letter, (char)('a' + i % 26), __ATOMIC_SEQ_CST);
         nkt_conn_notify(box->conn);
     }
@@ -760,7 +760,7 @@ static void notified(bool nonblocking) {
         CHECK_INT(letter, 'a' + received % 26);
         received++;
     }
-    while (__atomic_load_n(&box.done, __ATOMIC_SEQ_CST) == 0) nkt_now_ns(NULL);
+    while (__atomic_load_n(&box.done, __ATOMIC_SEQ_CST) == 0) probe_yield();
     nkt_conn_close(box.conn);
     nkt_poller_close(poller);
     probe_close(&p);
