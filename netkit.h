@@ -5973,8 +5973,9 @@ typedef struct nkti_job {
     nkt_ip ips[NKT_LOOKUP_MAX];
 } nkti_job;
 
-// Two jobs and whom to tell; part of a race or a task. Its jobs are touched
-// under the pool's lock only.
+// Two jobs and whom to tell; part of a race or a task. The pool's lock guards
+// the jobs; the pointers to them are the handle's own, so that one without jobs
+// needs no lock.
 struct nkti_lookup {
     nkti_job *jobs[2];              // IPv6, IPv4; NULL when fetched or not asked
     void (*notify)(void *owner);    // under the pool's lock
@@ -6066,7 +6067,8 @@ static void nkti_pool_after_fork(nkti_pool *pool, uint32_t process_id) {
 static int nkti_job_start(nkti_job *job) {
     nkti_pool *pool = &nkti_lookup_pool;
     nkti_os_pin();
-    nkti_pool_after_fork(pool, nkti_state(job->env)->process_id);
+    // Threads are the process's, whatever an environment calls it.
+    nkti_pool_after_fork(pool, (uint32_t)nkti_os_process_id(NULL));
     nkti_mutex_lock(&pool->lock);
     int err = nkti_job_enqueue(pool, job);
     nkti_mutex_unlock(&pool->lock);
@@ -6091,6 +6093,7 @@ static void nkti_job_cancel(nkti_job *job) {
 
 // In a forked child the workers are not there, and one may have held the lock.
 static void nkti_lookup_cancel(nkti_lookup *lookup, const nkti_handle *handle) {
+    if (lookup->jobs[0] == NULL && lookup->jobs[1] == NULL) return;
     if (nkti_forked(handle)) return;
     nkti_mutex_lock(&nkti_lookup_pool.lock);
     for (int i = 0; i < 2; i++) {
@@ -6132,6 +6135,7 @@ static int nkti_lookup_begin(nkti_lookup *lookup, const nkti_handle *handle, con
 // Takes one family's answer: how many addresses, why there are none, or
 // NKT_EAGAIN while it is to come. NKT_EOF if it was taken or never asked for.
 static int nkti_lookup_take(nkti_lookup *lookup, int index, nkt_ip *ips) {
+    if (lookup->jobs[index] == NULL) return NKT_EOF;
     nkti_mutex_lock(&nkti_lookup_pool.lock);
     nkti_job *job = lookup->jobs[index];
     int result = job == NULL ? (int)NKT_EOF : !job->done ? (int)NKT_EAGAIN : job->result;
@@ -6148,6 +6152,7 @@ enum { NKTI_LOOKUP_OVER, NKTI_LOOKUP_QUEUED, NKTI_LOOKUP_UNDER_WAY, NKTI_LOOKUP_
 
 // What there is of one family's job.
 static int nkti_lookup_state(nkti_lookup *lookup, int index) {
+    if (lookup->jobs[index] == NULL) return NKTI_LOOKUP_OVER;
     nkti_mutex_lock(&nkti_lookup_pool.lock);
     const nkti_job *job = lookup->jobs[index];
     int state = job == NULL ? NKTI_LOOKUP_OVER : job->done ? NKTI_LOOKUP_ANSWERED

@@ -27,12 +27,19 @@ static void false_freeaddrinfo(struct addrinfo *list);
 #include <time.h>
 #include <unistd.h>
 
-#if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)
-#define SANITIZED 1
-#elif defined(__has_feature)
+#if defined(__has_feature)
 #if __has_feature(address_sanitizer) || __has_feature(thread_sanitizer)
 #define SANITIZED 1
 #endif
+#if __has_feature(thread_sanitizer)
+#define NO_FORK 1
+#endif
+#endif
+#if !defined(SANITIZED) && (defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__))
+#define SANITIZED 1
+#endif
+#if defined(__SANITIZE_THREAD__)
+#define NO_FORK 1
 #endif
 #ifndef SANITIZED
 #define SANITIZED 0
@@ -669,6 +676,47 @@ static bool build_library(const char *program, const char *header) {
     return system(command) == 0;
 }
 
+static probe *parent;
+static nkt_conn *inherited;
+
+// The parent's workers are not here, nor is anybody who will answer its calls.
+static void look_up_in_child(void) {
+    nkt_ip ip;
+    nkt_lookup_opts opts;
+    CHECK(nkt_conn_close(inherited) >= 0);
+    parent->env.resolve = lively;
+    memset(&opts, 0, sizeof opts);
+    opts.env = &parent->env;
+    opts.timeout_ms = 5000;
+    for (int i = 0; i < 20; i++) CHECK_INT(nkt_lookup("example.org", &opts, &ip, 1), 1);
+}
+
+static void forked(void) {
+    TEST("a forked child looks up while the parent's resolver hangs") {
+#ifdef NO_FORK
+        TEST_SKIP("thread sanitizers bear no fork of several threads; run it without");
+#else
+        probe p;
+        nkt_conn *conns[8];
+        begin(&p, dead);
+        parent = &p;
+        nkt_connect_opts opts = connect_opts(&p, -1);
+        opts.nonblocking = true;
+        for (int i = 0; i < 8; i++) {
+            CHECK_INT(nkt_connect("example.org:80", &opts, &conns[i]), NKT_OK);
+        }
+        wait_entered(8);
+        inherited = conns[0];
+        in_child(look_up_in_child);
+        inherited = conns[7];           // its jobs wait in the queue
+        in_child(look_up_in_child);
+        for (int i = 0; i < 8; i++) nkt_conn_close(conns[i]);
+        end(&p);
+        CHECK_INT(get(&entered), 8);
+#endif
+    }
+}
+
 static void processes(const char *program) {
     TEST("bug 34: a process with sleepers ends at once") { in_child(exit_with_sleepers); }
     TEST("bug 34: the shared object is closed under a look-up") {
@@ -689,5 +737,6 @@ int main(int argc, char **argv) {
     stress();
     system_resolver();
     signals();
+    forked();
     return test_finish();
 }
