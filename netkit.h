@@ -6135,11 +6135,11 @@ static int nkti_lookup_begin(nkti_lookup *lookup, const nkti_handle *handle, con
 // Takes one family's answer: how many addresses, why there are none, or
 // NKT_EAGAIN while it is to come. NKT_EOF if it was taken or never asked for.
 static int nkti_lookup_take(nkti_lookup *lookup, int index, nkt_ip *ips) {
-    if (lookup->jobs[index] == NULL) return NKT_EOF;
-    nkti_mutex_lock(&nkti_lookup_pool.lock);
     nkti_job *job = lookup->jobs[index];
-    int result = job == NULL ? (int)NKT_EOF : !job->done ? (int)NKT_EAGAIN : job->result;
-    if (job != NULL && job->done) {
+    if (job == NULL) return NKT_EOF;
+    nkti_mutex_lock(&nkti_lookup_pool.lock);
+    int result = job->done ? job->result : (int)NKT_EAGAIN;
+    if (job->done) {
         if (result > 0) memcpy(ips, job->ips, (size_t)result * sizeof ips[0]);
         lookup->jobs[index] = NULL;
         free(job);
@@ -6152,10 +6152,10 @@ enum { NKTI_LOOKUP_OVER, NKTI_LOOKUP_QUEUED, NKTI_LOOKUP_UNDER_WAY, NKTI_LOOKUP_
 
 // What there is of one family's job.
 static int nkti_lookup_state(nkti_lookup *lookup, int index) {
-    if (lookup->jobs[index] == NULL) return NKTI_LOOKUP_OVER;
-    nkti_mutex_lock(&nkti_lookup_pool.lock);
     const nkti_job *job = lookup->jobs[index];
-    int state = job == NULL ? NKTI_LOOKUP_OVER : job->done ? NKTI_LOOKUP_ANSWERED
+    if (job == NULL) return NKTI_LOOKUP_OVER;
+    nkti_mutex_lock(&nkti_lookup_pool.lock);
+    int state = job->done ? NKTI_LOOKUP_ANSWERED
               : job->begun ? NKTI_LOOKUP_UNDER_WAY : NKTI_LOOKUP_QUEUED;
     nkti_mutex_unlock(&nkti_lookup_pool.lock);
     return state;
