@@ -789,7 +789,8 @@ typedef struct nkt_target {
     char host[256];         // NUL-terminated; as written, for names and paths
 } nkt_target;
 
-// Reads a target. `default_port` is taken where the text has none; -1 means
+// Reads a target. A service's name that is not among the common ones is looked
+// for in the system's list of services. `default_port` is taken where the text has none; -1 means
 // that a port must be given, and outside of -1 to 65535 it is NKT_EPORT.
 //
 // Never blocks. Returns NKT_OK, NKT_EADDR, NKT_EPORT (also a missing one),
@@ -3476,19 +3477,27 @@ static void nkti_trace(nkt_env *env, const void *handle, const char *kind, const
     nkti_trace_os(env, handle, kind, state, err, 0, detail);
 }
 
+// The core of an environment that is only asked something: that is no use of the
+// default one, which may still be replaced.
+static const nkt_sys_core *nkti_core_to_ask(nkt_env **env) {
+    if (*env == NULL) *env = &nkti_default_env;
+    if ((*env)->core != NULL) return (*env)->core;
+    return nkti_os_start() >= 0 ? &nkti_os_core : NULL;
+}
+
 static int nkti_interface_index(nkt_env *env, const char *name, uint32_t *index) {
-    env = nkti_env_use(env);
-    return env == NULL ? NKT_ENODEV : env->core->interface_index(env, name, index);
+    const nkt_sys_core *core = nkti_core_to_ask(&env);
+    return core == NULL ? (int)NKT_ENODEV : core->interface_index(env, name, index);
 }
 
 static int nkti_service_port(nkt_env *env, const char *name, uint16_t *port) {
-    env = nkti_env_use(env);
-    return env == NULL ? (int)NKT_ENOTFOUND : env->core->service_port(env, name, port);
+    const nkt_sys_core *core = nkti_core_to_ask(&env);
+    return core == NULL ? (int)NKT_ENOTFOUND : core->service_port(env, name, port);
 }
 
 static int nkti_interface_name(nkt_env *env, uint32_t index, char *buf, size_t cap) {
-    env = nkti_env_use(env);
-    return env == NULL ? NKT_ENODEV : env->core->interface_name(env, index, buf, cap);
+    const nkt_sys_core *core = nkti_core_to_ask(&env);
+    return core == NULL ? (int)NKT_ENODEV : core->interface_name(env, index, buf, cap);
 }
 
 NKT_API int64_t nkt_now_ns(nkt_env *env) {
@@ -3612,6 +3621,7 @@ typedef struct nkti_cursor {
     const char *start;      // offsets count from here
     const char *at;
     const char *end;
+    nkt_env *env;           // whom to ask for interfaces and services; NULL = default
     const char *field;      // after a failure: what was being read,
     const char *why;        // and what is wrong at `at`
 } nkti_cursor;
@@ -3619,6 +3629,7 @@ typedef struct nkti_cursor {
 static nkti_cursor nkti_cursor_begin(const char *text, size_t len) {
     nkti_cursor in;
     in.start = in.at = in.end = text;
+    in.env = NULL;
     if (text != NULL) in.end += len;
     in.field = in.why = "";
     return in;
@@ -3828,7 +3839,7 @@ static int nkti_scope_read(nkti_cursor *in, uint32_t *scope) {
     if (len <= NKTI_SCOPE_MAX) {
         memcpy(text, name, len);
         text[len] = '\0';
-        if (nkti_interface_index(NULL, text, scope) >= 0) return NKT_OK;
+        if (nkti_interface_index(in->env, text, scope) >= 0) return NKT_OK;
     }
     return nkti_cursor_fail(in, name, NKT_ENODEV, "scope",
                             "expected the number or name of an interface of this host");
@@ -4675,15 +4686,20 @@ static int nkti_service_read(nkti_cursor *in, uint16_t *port) {
         return nkti_cursor_fail(in, first + i, NKT_EPORT, "port",
                                 "expected a port from 0 to 65535, or the name of a service");
     }
-    memcpy(name, first, len);
+    // Case does not matter (RFC 6335 section 5.1).
+    for (size_t i = 0; i < len; i++) {
+        name[i] = first[i] >= 'A' && first[i] <= 'Z' ? (char)(first[i] + 32) : first[i];
+    }
     name[len] = '\0';
     for (size_t i = 0; i < sizeof nkti_services / sizeof nkti_services[0]; i++) {
         if (strcmp(nkti_services[i].name, name) != 0) continue;
         *port = nkti_services[i].port;
         return NKT_OK;
     }
-    if (nkti_service_port(NULL, name, port) == NKT_OK) return NKT_OK;
-    return nkti_cursor_fail(in, first, NKT_EPORT, "port", "there is no service of that name");
+    if (nkti_service_port(in->env, name, port) == NKT_OK) return NKT_OK;
+    return nkti_cursor_fail(in, first, NKT_EPORT, "port",
+                            "expected a port from 0 to 65535, or the name of a service; there "
+                            "is none of that name");
 }
 
 static bool nkti_is_number(const char *text, const char *end) {
@@ -4770,18 +4786,25 @@ static int nkti_target_read(nkti_cursor *in, int32_t default_port, nkt_target *t
     return nkti_port_read(in, &target->port);
 }
 
-NKT_API int nkt_target_parse_n(const char *text, size_t len, int32_t default_port,
-                               nkt_target *target, nkt_problem *problem) {
+static int nkti_target_parse_in(nkt_env *env, const char *text, size_t len,
+                                int32_t default_port, nkt_target *target,
+                                nkt_problem *problem) {
     if (default_port < -1 || default_port > 65535) {
         return nkti_problem_set(problem, NKT_EPORT, "default_port", -1,
                                 "expected a default port from 0 to 65535, or -1 for none");
     }
     nkti_cursor in = nkti_cursor_begin(text, len);
+    in.env = env;
     nkt_target found;
     int err = nkti_target_read(&in, default_port, &found);
     if (err < 0) return nkti_cursor_result(&in, err, problem);
     *target = found;
     return NKT_OK;
+}
+
+NKT_API int nkt_target_parse_n(const char *text, size_t len, int32_t default_port,
+                               nkt_target *target, nkt_problem *problem) {
+    return nkti_target_parse_in(NULL, text, len, default_port, target, problem);
 }
 
 NKT_API int nkt_target_parse(const char *text, int32_t default_port, nkt_target *target,
@@ -6637,6 +6660,9 @@ static void nkti_conn_interest(nkti_handle *handle, nkt_interest *out) {
                                                       (conn->write_told ? NKT_WRITE : 0)), out);
     if (!conn->busy) want &= ~(uint32_t)NKT_WRITE;
     nkti_conn_want(conn, want, out);
+    // What is ready for a connect is no news for the reader: the poller is
+    // posted, and drives it.
+    if (conn->connecting && nkti_atomic_load(&conn->canceled) == 0) out->ready = false;
 }
 
 static void nkti_conn_trace(nkt_conn *conn, const char *state, int err, int64_t detail) {
@@ -6822,6 +6848,8 @@ static void nkti_conn_tell_buffered(nkt_conn *conn) {
 NKT_API int nkt_poller_add_conn(nkt_poller *poller, nkt_conn *conn, void *user) {
     int err = nkti_handle_join(poller, &conn->handle, NKT_READ | NKT_WRITE, user);
     if (err < 0) return err;
+    // What came before there was a poller to post it to is told now.
+    if (conn->connecting) nkti_conn_drive(&conn->handle, 0, nkti_now(poller->env));
     nkti_conn_tell_connected(conn);
     nkti_conn_tell_buffered(conn);
     return NKT_OK;
@@ -8736,7 +8764,7 @@ static int nkti_connect_text(const char *text, const nkt_connect_opts *opts, nkt
         nkti_report_problem(opts != NULL ? opts->report : NULL, NKT_EINVAL, text, &problem);
         return NKT_EINVAL;
     }
-    int err = nkt_target_parse(text, default_port, &target, &problem);
+    int err = nkti_target_parse_in(env, text, strlen(text), default_port, &target, &problem);
     if (err >= 0) err = nkti_connect_begin(env, &target, 0, opts, &problem, out);
     if (err < 0 && opts != NULL) nkti_report_problem(opts->report, err, text, &problem);
     return err;
@@ -9280,7 +9308,7 @@ static int nkti_listen_check(nkt_env *env, const char *text, const nkt_listen_op
     if (opts->backlog < 0) {
         return nkti_problem_set(problem, NKT_EINVAL, "backlog", -1, "the backlog is negative");
     }
-    err = nkt_target_parse(text, -1, target, problem);
+    err = nkti_target_parse_in(env, text, strlen(text), -1, target, problem);
     uint32_t index;
     if (err >= 0 && opts->interface_name != NULL &&
         env->core->interface_index(env, opts->interface_name, &index) < 0) {
