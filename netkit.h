@@ -790,8 +790,9 @@ typedef struct nkt_target {
 } nkt_target;
 
 // Reads a target. A service's name that is not among the common ones is looked
-// for in the system's list of services. `default_port` is taken where the text has none; -1 means
-// that a port must be given, and outside of -1 to 65535 it is NKT_EPORT.
+// for in the system's list of services. `default_port` is taken where the text
+// has none; -1 means that a port must be given, and outside of -1 to 65535 it
+// is NKT_EPORT.
 //
 // Never blocks. Returns NKT_OK, NKT_EADDR, NKT_EPORT (also a missing one),
 // NKT_ENAME, NKT_EAMBIGUOUS, NKT_EUNSUPPORTED (not ASCII), NKT_ETOOLONG (a
@@ -1660,6 +1661,32 @@ system headers, or compile with -D_GNU_SOURCE or -std=gnu99"
     #define NKTI_OPEN_FLAGS 0
 #endif
 
+// Whether code can keep itself from being unloaded.
+#define NKTI_CAN_PIN 0
+#if !NKTI_WINDOWS
+    #if defined(__GLIBC__) && defined(__GLIBC_PREREQ)
+        #if __GLIBC_PREREQ(2, 34) || defined(NETKIT_SHARED)
+            #undef NKTI_CAN_PIN
+            #define NKTI_CAN_PIN 1
+        #endif
+    #else
+        #undef NKTI_CAN_PIN
+        #define NKTI_CAN_PIN 1
+    #endif
+#endif
+#if NKTI_CAN_PIN && NKTI_LINUX && !defined(__cplusplus) && !defined(_GNU_SOURCE)
+    // Hidden from those who included a system header before netkit.h.
+    typedef struct nkti_dl_info {
+        const char *dli_fname;
+        void *dli_fbase;
+        const char *dli_sname;
+        void *dli_saddr;
+    } nkti_dl_info;
+    extern int dladdr(const void *address, nkti_dl_info *info);
+#elif NKTI_CAN_PIN
+    typedef Dl_info nkti_dl_info;
+#endif
+
 // Whether accepted sockets have the options of the listening one.
 #if NKTI_WINDOWS
     #define NKTI_ACCEPT_INHERITS 0
@@ -2043,7 +2070,9 @@ static int nkti_os_connect(nkt_env *env, nkt_fd fd, const void *addr, size_t len
 #if !NKTI_WINDOWS
     // A Unix-domain connect has no "under way": EAGAIN says the backlog is
     // full.
-    if (os_error == EAGAIN) return NKT_EBUSY;
+    if (os_error == EAGAIN && ((const struct sockaddr *)addr)->sa_family == AF_UNIX) {
+        return NKT_EBUSY;
+    }
 #endif
     int err = nkti_error_from_os(os_error);
     // A signal does not stop what has begun.
@@ -3167,7 +3196,9 @@ static int nkti_os_thread_start(nkt_env *env, void (*run)(void *arg), void *arg)
 static int nkti_resolver_error(int code) {
     if (code == EAI_MEMORY) return NKT_ENOMEM;
     if (code == EAI_NONAME) return NKT_ENOTFOUND;
-#if defined(EAI_NODATA) && EAI_NODATA != EAI_NONAME
+#if NKTI_WINDOWS
+    if (code == WSANO_DATA) return NKT_ENOTFOUND;
+#elif defined(EAI_NODATA) && EAI_NODATA != EAI_NONAME
     if (code == EAI_NODATA) return NKT_ENOTFOUND;
 #endif
 #if defined(EAI_ADDRFAMILY)
@@ -3220,15 +3251,20 @@ static void nkti_signals_restore(const nkti_signals *before) {
 }
 #endif
 
-// A shared library that is closed must not take the code of its threads along.
+// Code that is unloaded must not take its threads' along: the first look-up
+// pins the library or plug-in that it is in. Elsewhere, as in old C libraries
+// that have dlopen in a library of its own, that needs NETKIT_SHARED and -ldl.
 static void nkti_os_pin(void) {
-#if defined(NETKIT_SHARED) && NKTI_WINDOWS
+    static uint32_t pinned;
+    if (nkti_atomic_exchange(&pinned, 1) != 0) return;
+#if NKTI_WINDOWS
     HMODULE module;
     GetModuleHandleExA(GET_MODULE_HANDLE_EX_FLAG_PIN | GET_MODULE_HANDLE_EX_FLAG_FROM_ADDRESS,
                        (LPCSTR)(uintptr_t)&nkti_os_pin, &module);
-#elif defined(NETKIT_SHARED)
-    Dl_info info;
+#elif NKTI_CAN_PIN
+    nkti_dl_info info;
     union { void (*function)(void); void *address; } here;
+    memset(&info, 0, sizeof info);
     here.function = nkti_os_pin;
     // Never closed: that is the point.
     if (dladdr(here.address, &info) != 0) dlopen(info.dli_fname, RTLD_NOW | RTLD_NODELETE);
@@ -3477,8 +3513,8 @@ static void nkti_trace(nkt_env *env, const void *handle, const char *kind, const
     nkti_trace_os(env, handle, kind, state, err, 0, detail);
 }
 
-// The core of an environment that is only asked something: that is no use of the
-// default one, which may still be replaced.
+// The core of an environment that is only asked something: that is no use of
+// the default one, which may still be replaced.
 static const nkt_sys_core *nkti_core_to_ask(nkt_env **env) {
     if (*env == NULL) *env = &nkti_default_env;
     if ((*env)->core != NULL) return (*env)->core;
@@ -8223,7 +8259,6 @@ static int nkti_race_start_next(nkt_conn *conn, nkti_race *race, int64_t now, nk
         log->start_ms = nkti_race_ms(race, now);
         log->end_ms = -1;
     }
-    race->last_family = family;
     nkti_conn_trace(conn, "attempt", NKT_OK, log_index);
     conn->os_error[0] = 0;
     int len = nkti_attempt_open(conn, race, addr, &name, sizeof name, &fd);
@@ -8244,6 +8279,7 @@ static int nkti_race_start_next(nkt_conn *conn, nkti_race *race, int64_t now, nk
         race->retry_at = nkti_after(now, NKTI_UNIX_RETRY);
         return err;
     }
+    race->last_family = family;
     if (err == NKT_EAGAIN) {
         uint32_t slot = 0;
         while (race->attempts[slot].fd != NKT_NO_FD) slot++;
@@ -8432,12 +8468,13 @@ static int nkti_race_step(nkt_conn *conn) {
     }
     if (now >= race->deadline) return nkti_race_timed_out(conn, race, now);
     nkti_race_answers(conn, race, now);
+    if (now >= race->retry_at) race->retry_at = 0;
     while (nkti_race_has_untried(race) && nkti_race_may_begin(race, now) &&
-           race->under_way < NKT_ATTEMPTS_MAX && now >= race->retry_at &&
+           race->under_way < NKT_ATTEMPTS_MAX && race->retry_at == 0 &&
            (race->under_way == 0 || failed || now >= race->next_start)) {
         int err = nkti_race_start_next(conn, race, now, &winner);
         if (err == NKT_OK) return nkti_race_end(conn, race, winner, NKT_OK, now);
-        if (err == NKT_EBUSY) return NKT_EAGAIN;
+        if (err == NKT_EBUSY) break;
         failed = err != NKT_EAGAIN;
         changed = true;
     }
