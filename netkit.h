@@ -984,11 +984,13 @@ typedef struct nkt_lookup_opts {
 //   NKT_ENAME, NKT_EADDR, NKT_EUNSUPPORTED    bad text, before anything else
 //   NKT_ENOTFOUND  there is no such host, or none with such an address
 //   NKT_ELOOKUP    the resolver could not tell now
-//   NKT_ETIMEDOUT, NKT_EINTR (the look-up is given up), NKT_ENOMEM
+//   NKT_ETIMEDOUT  no answer came; if one family's did, that is given
+//   NKT_EINTR      a signal came; the look-up is given up
+//   NKT_ENOMEM, NKT_EINVAL
 NKT_API int nkt_lookup(const char *host, const nkt_lookup_opts *opts, nkt_ip *ips, int cap);
 
 // Starts a look-up. Never blocks.
-// Returns NKT_OK, NKT_ENOMEM, or as nkt_lookup for bad text.
+// Returns NKT_OK, NKT_ENOMEM, NKT_EINVAL, or as nkt_lookup for bad text.
 NKT_API int nkt_lookup_start(const char *host, const nkt_lookup_opts *opts, nkt_task **task);
 
 // Fetches the answers that have come since the last call, each family's as it
@@ -1378,8 +1380,13 @@ typedef struct nkt_connect_opts {
 // Returns NKT_OK, or
 //   NKT_EADDR, NKT_EPORT, NKT_ENAME, NKT_EAMBIGUOUS, NKT_EINVAL, NKT_ENODEV
 //                  bad text or option; report->problem says what and where
-//   NKT_EREFUSED, NKT_EHOSTUNREACH, NKT_ENETUNREACH, NKT_ENOTFOUND
+//   NKT_ENOTFOUND  there is no such host, or no such path
+//   NKT_ELOOKUP    the resolver could not tell now
+//   NKT_EREFUSED, NKT_EHOSTUNREACH, NKT_ENETUNREACH, NKT_EACCES
 //                  what went wrong with the address that got furthest
+//   NKT_EADDRNOTAVAIL  an address of another family than opts.family
+//   NKT_EUNSUPPORTED   a name, with NETKIT_NO_THREADS and no env->resolve
+//   NKT_ENOMEM, NKT_EMFILE
 //   NKT_ETIMEDOUT  opts.timeout_ms passed
 //   NKT_EINTR      a signal came; the attempt is given up. To go on over
 //                  signals use nkt_connect_start and nkt_connect_finish
@@ -1674,7 +1681,7 @@ system headers, or compile with -D_GNU_SOURCE or -std=gnu99"
         #define NKTI_CAN_PIN 1
     #endif
 #endif
-#if NKTI_CAN_PIN && NKTI_LINUX && !defined(__cplusplus) && !defined(_GNU_SOURCE)
+#if NKTI_CAN_PIN && defined(__GLIBC__) && !defined(__USE_GNU)
     // Hidden from those who included a system header before netkit.h.
     typedef struct nkti_dl_info {
         const char *dli_fname;
@@ -2354,15 +2361,14 @@ static ptrdiff_t nkti_os_send(nkt_env *env, nkt_fd fd, const nkt_str *pieces, si
     } else {
         struct iovec parts[NKTI_PIECES_MAX];
         struct msghdr message;
-        for (size_t i = 0; i < count; i++) {
+        memset(&message, 0, sizeof message);
+        for (size_t i = 0; i < count; i++, message.msg_iovlen++) {
             size_t len = pieces[i].len < room ? pieces[i].len : room;
             parts[i].iov_base = (void *)(uintptr_t)pieces[i].ptr;
             parts[i].iov_len = len;
             room -= len;
         }
-        memset(&message, 0, sizeof message);
         message.msg_iov = parts;
-        message.msg_iovlen = count;
         sent = sendmsg((int)fd, &message, NKTI_NOSIGNAL | NKTI_DONTWAIT);
     }
     return sent >= 0 ? sent : nkti_error_from_os(nkti_os_error());
@@ -6061,6 +6067,15 @@ static int nkti_job_resolve(nkti_job *job) {
     return count == NKT_ENOMEM ? NKT_ENOMEM : NKT_ELOOKUP;
 }
 
+// Under the pool's lock.
+static void nkti_job_dequeue(nkti_pool *pool, nkti_job *job) {
+    nkti_job *before = NULL;
+    for (nkti_job *at = pool->first; at != job; at = at->next) before = at;
+    if (before == NULL) pool->first = job->next;
+    else before->next = job->next;
+    if (pool->last == job) pool->last = before;
+}
+
 #if defined(NETKIT_NO_THREADS)
 // Without threads a resolver of the environment's answers on the spot.
 static int nkti_job_start(nkti_job *job) {
@@ -6094,31 +6109,37 @@ static void nkti_lookup_worker(void *arg) {
     nkti_mutex_unlock(&pool->lock);
 }
 
-// Under the pool's lock. A job that nobody can run is not left behind.
+// Under the pool's lock, which it lets go while a thread is started: that may
+// run the work before it returns. A job that nobody can run is not left behind.
 static int nkti_job_enqueue(nkti_pool *pool, nkti_job *job) {
-    nkti_job *before = pool->first == NULL ? NULL : pool->last;
-    if (before == NULL) pool->first = job;
-    else before->next = job;
+    nkti_signals before_start;
+    if (pool->first == NULL) pool->first = job;
+    else pool->last->next = job;
     pool->last = job;
     if (pool->threads >= NKTI_LOOKUP_THREADS) return NKT_OK;
-    nkti_signals before_start;
+    pool->threads++;
+    nkti_mutex_unlock(&pool->lock);
     nkti_signals_block(&before_start);
     int err = nkt_thread_start(job->env, nkti_lookup_worker, pool);
     nkti_signals_restore(&before_start);
-    if (err >= 0) pool->threads++;
-    if (err >= 0 || pool->threads > 0) return NKT_OK;
-    if (before == NULL) pool->first = NULL;
-    else before->next = NULL;
-    pool->last = before;
+    nkti_mutex_lock(&pool->lock);
+    if (err >= 0) return NKT_OK;
+    pool->threads--;
+    if (pool->threads > 0 || job->begun) return NKT_OK;
+    nkti_job_dequeue(pool, job);
     return err;
 }
 
-// In a forked child no worker is left, and what was queued is the parent's.
+// In a forked child no worker is left, and nobody waits for what was queued.
 static void nkti_pool_after_fork(nkti_pool *pool, uint32_t process_id) {
     uint32_t before = nkti_atomic_exchange(&pool->process_id, process_id);
     if (before != 0 && before != process_id) {
         nkti_mutex_init(&pool->lock);
-        pool->first = pool->last = NULL;
+        while (pool->first != NULL) {
+            nkti_job *job = pool->first;
+            pool->first = job->next;
+            free(job);
+        }
         pool->threads = 0;
     }
 }
@@ -6140,13 +6161,7 @@ static void nkti_job_cancel(nkti_job *job) {
     nkti_pool *pool = &nkti_lookup_pool;
     job->owner = NULL;
     if (job->begun && !job->done) return;       // the worker frees it
-    if (!job->begun) {
-        nkti_job *before = NULL;
-        for (nkti_job *at = pool->first; at != job; at = at->next) before = at;
-        if (before == NULL) pool->first = job->next;
-        else before->next = job->next;
-        if (pool->last == job) pool->last = before;
-    }
+    if (!job->begun) nkti_job_dequeue(pool, job);
     free(job);
 }
 
@@ -6370,7 +6385,7 @@ NKT_API int nkt_lookup(const char *host, const nkt_lookup_opts *opts, nkt_ip *ip
     }
     nkt_env *env = task->handle.env;
     nkt_task_close(task);
-    if (count == 0) return err;
+    if (err == NKT_EINTR || err == NKT_ECANCELED || count == 0) return err;
     nkti_ip_sort(env, all, count);
     if (count > cap) count = cap;
     memcpy(ips, all, (size_t)count * sizeof ips[0]);
