@@ -147,7 +147,7 @@ static void not_sockets(void) {
         file = fopen(target + 5, "r");
         CHECK(file != NULL && fread(text, 1, sizeof text, file) == 8 && fclose(file) == 0);
         CHECK_STR(text, "precious");
-        char file_path[120];
+        char file_path[160];
         snprintf(file_path, sizeof file_path, "%s", target + 5);
         target = place("link");
         CHECK_INT(symlink(file_path, target + 5), 0);
