@@ -6130,16 +6130,13 @@ static int nkti_job_enqueue(nkti_pool *pool, nkti_job *job) {
     return err;
 }
 
-// In a forked child no worker is left, and nobody waits for what was queued.
+// In a forked child no worker is left; what was queued belongs to handles of the
+// parent's, which free it when they are closed.
 static void nkti_pool_after_fork(nkti_pool *pool, uint32_t process_id) {
     uint32_t before = nkti_atomic_exchange(&pool->process_id, process_id);
     if (before != 0 && before != process_id) {
         nkti_mutex_init(&pool->lock);
-        while (pool->first != NULL) {
-            nkti_job *job = pool->first;
-            pool->first = job->next;
-            free(job);
-        }
+        pool->first = pool->last = NULL;
         pool->threads = 0;
     }
 }
@@ -6165,16 +6162,19 @@ static void nkti_job_cancel(nkti_job *job) {
     free(job);
 }
 
-// In a forked child the workers are not there, and one may have held the lock.
 static void nkti_lookup_cancel(nkti_lookup *lookup, const nkti_handle *handle) {
     if (lookup->jobs[0] == NULL && lookup->jobs[1] == NULL) return;
-    if (nkti_forked(handle)) return;
-    nkti_mutex_lock(&nkti_lookup_pool.lock);
+    // In a forked child a worker may have held the lock, but none is there, and
+    // the jobs are nobody else's.
+    bool forked = nkti_forked(handle);
+    if (!forked) nkti_mutex_lock(&nkti_lookup_pool.lock);
     for (int i = 0; i < 2; i++) {
-        if (lookup->jobs[i] != NULL) nkti_job_cancel(lookup->jobs[i]);
+        nkti_job *job = lookup->jobs[i];
         lookup->jobs[i] = NULL;
+        if (job != NULL && forked) free(job);
+        else if (job != NULL) nkti_job_cancel(job);
     }
-    nkti_mutex_unlock(&nkti_lookup_pool.lock);
+    if (!forked) nkti_mutex_unlock(&nkti_lookup_pool.lock);
 }
 
 static int nkti_lookup_ask(nkti_lookup *lookup, nkt_env *env, const char *host, int index) {
