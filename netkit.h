@@ -6130,8 +6130,8 @@ static int nkti_job_enqueue(nkti_pool *pool, nkti_job *job) {
     return err;
 }
 
-// In a forked child no worker is left; what was queued belongs to handles of the
-// parent's, which free it when they are closed.
+// In a forked child no worker is left; what was queued belongs to handles of
+// the parent's, which free it when they are closed.
 static void nkti_pool_after_fork(nkti_pool *pool, uint32_t process_id) {
     uint32_t before = nkti_atomic_exchange(&pool->process_id, process_id);
     if (before != 0 && before != process_id) {
