@@ -144,8 +144,7 @@ static void ask_without_waiting(unsigned short port) {
     if (!fine(nkt_connect(target, &opts, &conn), "starting to connect")) return;
     fine(nkt_poller_add_conn(poller, conn, NULL), "adding it");
     fine(nkt_conn_write_str(conn, "one\ntwo\nthree\n"), "writing");
-    printf("   connecting, and 3 lines are written already: %lu bytes wait\n",
-           (unsigned long)nkt_conn_queued(conn));
+    printf("   3 lines are written already, whether it is connected yet or not\n");
     nkt_str line = {0};
     int lines = 0, err = NKT_EAGAIN;
     while (lines < 3 && err == NKT_EAGAIN && nkt_poller_wait(poller, 5000) > 0) {
