@@ -554,8 +554,7 @@ static void connect_many(const char *host, int want, int limit_ms) {
     }
     every_us(0);
     signal(SIGALRM, SIG_DFL);
-    bool all = count == want || since_ms(start) >= limit_ms;
-    CHECK(all && count > 0);
+    CHECK_INT(count, want);
     CHECK_RANGE(get(&alarms), 1, 1e9);
     nkt_listener_close(listener);
     end(&p);
@@ -563,9 +562,9 @@ static void connect_many(const char *host, int want, int limit_ms) {
 
 static void signals(void) {
     TEST("ten thousand connects with a signal every 200 us") {
-        connect_many("127.0.0.1", 10000, 4000);
+        connect_many("127.0.0.1", 10000, 60000);
     }
-    TEST("connects by name with a signal every 200 us") { connect_many("example.org", 1000, 1500); }
+    TEST("connects by name with a signal every 200 us") { connect_many("example.org", 1000, 30000); }
 }
 
 //------------------------------------------------------------------------------
