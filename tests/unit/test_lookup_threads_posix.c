@@ -564,7 +564,9 @@ static void signals(void) {
     TEST("ten thousand connects with a signal every 200 us") {
         connect_many("127.0.0.1", 10000, 60000);
     }
-    TEST("connects by name with a signal every 200 us") { connect_many("example.org", 1000, 30000); }
+    TEST("connects by name with a signal every 200 us") {
+        connect_many("example.org", 1000, 30000);
+    }
 }
 
 //------------------------------------------------------------------------------
