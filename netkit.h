@@ -70,7 +70,7 @@ happened.
    @listen     accepting connections
    @layout     sizes and offsets, for bindings
 
-   In the implementation only, before the rest:
+   In the implementation only:
 
    @sys.config headers, and what each system has
    @util       memory, text and time, used by everything above
@@ -88,8 +88,9 @@ happened.
               state; the system's own code can be read off the handle. Outputs
               are left alone on failure unless the function says otherwise.
    Strings    Inputs are NUL-terminated UTF-8 (`const char *`) or a pointer
-              and a length. Outputs are nkt_str: pointer and length, not
-              terminated, because data from the network may contain NUL.
+              and a length. Outputs are nkt_str: pointer and length, because
+              data from the network may contain NUL. Lines, and they alone,
+              have a NUL behind them.
    Ownership  open/start/connect/listen/accept give you a handle, close takes
               it back. A view (nkt_str from a read) points into the handle's
               buffer and lives until the next read on that handle. Options
@@ -113,8 +114,9 @@ happened.
               NKT_EINTR; call again to go on, nothing is lost. Stopping and
               continuing the process (Ctrl-Z, fg) can do the same. A poller's
               wait returns 0 then. No SIGPIPE, ever.
-   Fork       In a child process only close handles; that frees memory and
-              descriptors and says nothing to the peer.
+   Fork       In a child process only close the parent's handles; that frees
+              memory and descriptors and says nothing to the peer. The child
+              may open its own.
    Byte order Ports and IPv4 integers are in host order; address bytes are in
               network order, as written. Message lengths are big-endian.
 
@@ -149,7 +151,7 @@ happened.
 
 #if defined(NETKIT_IMPLEMENTATION) && !defined(_WIN32)
     #if defined(__linux__) && !defined(_GNU_SOURCE)
-        #define _GNU_SOURCE         // accept4, eventfd, struct ucred, IPv6 options
+        #define _GNU_SOURCE         // accept4, dladdr, struct tcp_info
     #elif defined(__APPLE__) && !defined(_DARWIN_C_SOURCE)
         #define _DARWIN_C_SOURCE    // IP_BOUND_IF, TCP_CONNECTION_INFO
     #endif
