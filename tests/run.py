@@ -14,7 +14,7 @@ name ends in _posix.c is not built for Windows. Every program and script ends
 with the line "N passed, N failed[, N skipped]", and so does this one.
 
 Environment: CC, CFLAGS, LDFLAGS (of the configuration "default"), BUILD,
-NKT_TEST_JOBS (how many at a time, 2), NKT_TEST_DATA (a folder of third-party
+NKT_TEST_JOBS (how many at a time, 3; with --all 2), NKT_TEST_DATA (a folder of third-party
 vectors), NKT_TEST_NO_SKIP=1 (a skip is a failure), and for the programs
 NKT_TEST_ONLY and NKT_TEST_VERBOSE.
 """
@@ -36,7 +36,7 @@ import time
 
 ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 BUILD = os.path.abspath(os.path.join(ROOT, os.environ.get("BUILD") or "build"))
-JOBS = int(os.environ.get("NKT_TEST_JOBS") or 2)
+JOBS = int(os.environ.get("NKT_TEST_JOBS") or (2 if "--all" in sys.argv else 3))
 NO_SKIP = os.environ.get("NKT_TEST_NO_SKIP") == "1"
 
 CLOSING = re.compile(r"(\d+) passed, (\d+) failed(?:, (\d+) skipped)?")
@@ -73,7 +73,7 @@ NO_ASLR = "setarch -R" if shutil.which("setarch") else ""
 CONFIGS = [
     # No -Werror here: this is run with compilers we have not seen.
     Config("default", os.environ.get("CC") or "cc",
-           WARNINGS + " " + (os.environ.get("CFLAGS") or "-O1 -g"),
+           WARNINGS + " " + (os.environ.get("CFLAGS") or "-g"),
            libs=(os.environ.get("LDFLAGS") or "") + " -pthread", in_test=True),
     # Nor where gcc guesses: under sanitizers it warns of conversions that it sees through without
     # them, at -O2 of what a test might do. netkit.h at -O2 is held to it in tests/compile.
