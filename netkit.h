@@ -8443,8 +8443,7 @@ static void nkti_race_answers(nkt_conn *conn, nkti_race *race, int64_t now) {
 
 // Whether all the answers that count for the first attempt are there.
 static bool nkti_race_may_begin(const nkti_race *race, int64_t now) {
-    return race->lookup_err[0] != NKT_EAGAIN || race->attempt_count > 0 ||
-           now >= race->ipv6_until;
+    return race->lookup_err[0] != NKT_EAGAIN || now >= race->ipv6_until;
 }
 
 static bool nkti_race_is_looking_up(const nkti_race *race) {

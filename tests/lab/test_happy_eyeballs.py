@@ -5,7 +5,7 @@
 
 Needs root, iproute2, nftables, dnsmasq-base and nginx-light. The hosts are made here and go with
 this program; nothing outside of them is touched. The order is read from captured packets; times
-are medians of 11 runs, or of 3 where one takes a second.
+are medians of 11 runs.
 
     client  192.0.2.1     2001:db8:1::1 ----- 192.0.2.2     2001:db8:1::2  server
     v4host  10.44.0.1     (no IPv6)     ----- 10.44.0.2
@@ -36,7 +36,7 @@ from lab import NEVER, Capture, Host, NameServer, require_root
 from nkt_programs import CC, MINGW, ROOT, STRICT, Failure, Skip, Suite, equal, need
 
 PORT, HTTP_PORT = 8000, 80
-RUNS, FEW_RUNS, SLOW_RUNS = 11, 5, 3
+RUNS = 11
 LIVE6 = [f"2001:db8:2:1::{n}" for n in range(1, 21)]
 LIVE4 = [f"198.51.100.{n}" for n in range(1, 21)]
 DEAD6 = [f"2001:db8:2:dead::{n}" for n in range(1, 21)]
@@ -326,7 +326,7 @@ def aaaa_comes_into_the_race(lab, *options):
         run.order([DEAD4[0], LIVE6[0]])
         return run.took_ms, run.gap(0)
 
-    took, gap = repeat(FEW_RUNS, once)
+    took, gap = repeat(RUNS, once)
     within(took, 295, 350, "time")
     within(gap, 245, 300, "time between the SYNs")
 
@@ -340,7 +340,7 @@ def aaaa_comes_when_its_turn_is_past(lab):
         run.order([DEAD4[0], LIVE6[0]])
         return run.took_ms, run.syns[1].at - run.answers["AAAA"]
 
-    took, after = repeat(SLOW_RUNS, once)
+    took, after = repeat(RUNS, once)
     within(took, 445, 500, "time")
     within(after, 0, 20, "time from the answer to the SYN")
 
@@ -370,7 +370,7 @@ def a_late_and_ipv6_refused(lab):
         run.order([SHUT6[0], LIVE4[0]])
         return run.took_ms, run.syns[1].at - run.answers["A"]
 
-    took, after = repeat(SLOW_RUNS, once)
+    took, after = repeat(RUNS, once)
     within(took, 395, 450, "time")
     within(after, 0, 20, "time from the answer to the SYN")
 
@@ -409,7 +409,7 @@ def other_delays(lab):
         run.order([DEAD4[0], LIVE4[0]])
         return run.syns[0].at - run.answers["A"], run.gap(0)
 
-    after, gap = repeat(FEW_RUNS, once)
+    after, gap = repeat(RUNS, once)
     within(after, 118, 150, "time from the answer to the SYN")
     within(gap, 98, 130, "time between the SYNs")
 
@@ -429,7 +429,7 @@ def six_dead_then_a_good_one(lab):
         equal([syn.target for syn in run.repeated[:1]], DEAD6[:1], "the first SYN repeated")
         return [run.took_ms] + [run.gap(index) for index in range(6)]
 
-    took, *gaps = repeat(SLOW_RUNS, once)
+    took, *gaps = repeat(RUNS, once)
     within(took, 1495, 1550, "time")
     for number, gap in enumerate(gaps):
         within(gap, 245, 300, f"time from SYN {number + 1} to the next")
@@ -464,7 +464,7 @@ def everything_fails(lab):
             equal(address in run.said["text"], True, f"{address} in {run.said['text']!r}")
         return (run.took_ms,)
 
-    took, = repeat(SLOW_RUNS, once)
+    took, = repeat(RUNS, once)
     within(took, 600, 650, "time")
 
 
@@ -769,7 +769,7 @@ def nginx_by_name(lab):
 def twenty_addresses_of_dnsmasq(lab):
     start_dnsmasq(lab)
     # It hands them out in turn; whichever is first is fine, and it is an IPv6 one.
-    for _ in range(SLOW_RUNS):
+    for _ in range(RUNS):
         run = lab.connect(f"many.lab.test:{PORT}")
         equal(run.said["err"], "NKT_OK", f"error ({run})")
         equal(run.winner in LIVE6[:10], True, f"an IPv6 address wins ({run.winner})")
