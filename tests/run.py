@@ -7,11 +7,12 @@
     tests/run.py unit/ip            only what has this in its name
     tests/run.py --list             what there is
 
-Two tables below say what is run: CONFIGS, ways to build the C programs, and
-SCRIPTS, Python tests. A C program is a file tests/SUITE/*.c with a main(); its
-companions are the .c files beside it whose headers it includes. One whose
-name ends in _posix.c is not built for Windows. Every program and script ends
-with the line "N passed, N failed[, N skipped]", and so does this one.
+Two tables below say what is run, one line each: CONFIGS, ways to build the C
+programs, and STEPS, Python tests and other commands. A C program is a file
+tests/SUITE/*.c with a main(); its companions are the .c files beside it whose
+headers it includes. One whose name ends in _posix.c is not built for Windows.
+Every program and script ends with the line "N passed, N failed[, N skipped]",
+and so does this one.
 
 Environment: CC, CFLAGS, LDFLAGS (of the configuration "default"), BUILD,
 NKT_TEST_JOBS (how many at a time, 3; with --all 2), NKT_TEST_DATA (a folder of third-party
@@ -45,7 +46,6 @@ WARNINGS = ("-std=c99 -Wall -Wextra -Wpedantic -Wshadow -Wconversion -Wsign-conv
             " -Wno-unused-function")
 ASAN = "-fsanitize=address,undefined -fno-sanitize-recover=all -fno-omit-frame-pointer"
 PROGRAM_LIMIT_S = 60        # times the configuration's `slow`
-SCRIPT_LIMIT_S = 900
 
 
 class Config:
@@ -91,19 +91,39 @@ CONFIGS = [
            libs="-lws2_32 -liphlpapi", wine=True, needs="mingw-w64 and wine64"),
 ]
 
-# Folders of Python tests (tests/FOLDER/test_*.py), and whether `make test` runs them too. They
-# are told by NKT_TEST_ALL=1 that all is wanted.
-SCRIPTS = [
-    ("compile", True),
-    ("examples", True),
-    ("interop", False),
-    ("lab", False),
-    ("platforms", False),
+class Step:
+    """Something else to run: the scripts tests/NAME/test_*.py, each by itself, or one command."""
+
+    def __init__(self, name, command="", in_test=False, alone=False, counts=True, limit_s=900,
+                 needs=""):
+        self.name = name
+        self.command = shlex.split(command)     # in the top folder; "python3" is this Python
+        self.in_test = in_test                  # part of `make test`, or of test-all only
+        self.alone = alone                      # measures times: by itself, at the end
+        self.counts = counts                    # whether it ends with a closing line
+        self.limit_s = limit_s
+        self.needs = needs                      # what to install where the program is missing
+
+    def commands(self):
+        """Gives (name, command) of everything it runs."""
+        if self.command:
+            python = [sys.executable] if self.command[0] == "python3" else self.command[:1]
+            return [(self.name, python + self.command[1:])]
+        found = sorted(glob.glob(os.path.join(ROOT, "tests", self.name, "test_*.py")))
+        return [(self.name + "/" + os.path.basename(source), [sys.executable, source])
+                for source in found]
+
+
+# They are told by NKT_TEST_ALL=1 that all is wanted. Longest first, so that the other worker has
+# something to do beside it.
+STEPS = [
+    Step("platforms"),
+    Step("compile", in_test=True),
+    Step("examples", in_test=True),
+    Step("interop"),
+    Step("lint", "python3 tests/lint.py"),
+    Step("lab", alone=True),
 ]
-
-
-# These measure times, and have the machine to themselves at the end.
-ALONE = ("lab/",)
 
 
 class Result:
@@ -288,27 +308,27 @@ def run_program(config, source):
     return result
 
 
-def run_script(source, everything):
-    name = os.path.relpath(source, os.path.join(ROOT, "tests"))
-    result = Result("python: " + name.split(os.sep)[0], name)
+def run_step(step, name, command, everything):
+    result = Result("step: " + step.name, name)
     begin = time.monotonic()
     env = environment()
     if everything:
         env["NKT_TEST_ALL"] = "1"
     else:
         env.pop("NKT_TEST_ALL", None)
-    status, output = execute([sys.executable, source], SCRIPT_LIMIT_S, env)
-    read_closing(result, status, output, SCRIPT_LIMIT_S)
-    result.seconds = time.monotonic() - begin
-    return result
-
-
-def run_lint():
-    result = Result("lint", "lint.py")
-    begin = time.monotonic()
-    status, output = execute([sys.executable, os.path.join(ROOT, "tests", "lint.py")],
-                             SCRIPT_LIMIT_S, environment())
-    read_closing(result, status, output, SCRIPT_LIMIT_S)
+    if not shutil.which(command[0]):
+        result.skip("there is no %s; install %s" % (command[0], step.needs or command[0]))
+        return result
+    status, output = execute(command, step.limit_s, env)
+    if step.counts:
+        read_closing(result, status, output, step.limit_s)
+    else:
+        result.output = output
+        if status == 0:
+            result.passed += 1
+        else:
+            result.fail("killed after %g s" % step.limit_s if status is None
+                        else "ended with status %d" % status)
     result.seconds = time.monotonic() - begin
     return result
 
@@ -358,33 +378,30 @@ def programs_of(config, words):
 
 
 def plan(options):
-    """Gives the jobs to do: (name, function)."""
+    """Gives the jobs to do: (name, function, whether it has to be alone)."""
     jobs = []
     words = options.words or [""]
     chosen = [config for config in CONFIGS
               if (config.name in options.config if options.config
                   else options.all or config.in_test)]
-    if not options.config:
-        # The longest first, so that the other worker has something to do beside it.
-        for folder, in_test in SCRIPTS:
-            pattern = os.path.join(ROOT, "tests", folder, "test_*.py")
-            for source in sorted(glob.glob(pattern)):
-                name = folder + "/" + os.path.basename(source)
-                if (options.all or in_test) and any(word in name for word in words):
-                    jobs.append((name, lambda s=source: run_script(s, options.all)))
-        if options.all and any(word in "lint.py" for word in words):
-            jobs.append(("lint.py", run_lint))
+    for step in STEPS:
+        if options.config or not (options.all or step.in_test):
+            continue
+        for name, command in step.commands():
+            if any(word in name for word in words):
+                jobs.append((name, lambda s=step, n=name, c=command:
+                             run_step(s, n, c, options.all), step.alone))
     for config in chosen:
         sources = programs_of(config, words)
         if not sources:
             continue
         why = "" if options.list else obstacle(config)
         if why:
-            jobs.append((config.name, lambda c=config, w=why: refused(c, w)))
+            jobs.append((config.name, lambda c=config, w=why: refused(c, w), False))
             continue
         for source in sources:
             name = config.name + ": " + os.path.relpath(source, os.path.join(ROOT, "tests"))
-            jobs.append((name, lambda c=config, s=source: run_program(c, s)))
+            jobs.append((name, lambda c=config, s=source: run_program(c, s), False))
     return jobs
 
 
@@ -442,17 +459,17 @@ def main():
     results = []
     jobs = plan(options)
     if options.list:
-        for name, _ in jobs:
+        for name, _, _ in jobs:
             print(name)
         return 0
     try:
-        together = [job for name, job in jobs if not name.startswith(ALONE)]
+        together = [job for _, job, alone in jobs if not alone]
         with concurrent.futures.ThreadPoolExecutor(JOBS) as pool:
             for future in concurrent.futures.as_completed([pool.submit(job) for job in together]):
                 results.append(future.result())
                 say(results[-1])
-        for name, job in jobs:
-            if name.startswith(ALONE):
+        for _, job, alone in jobs:
+            if alone:
                 results.append(job())
                 say(results[-1])
     except BaseException:
@@ -461,7 +478,7 @@ def main():
                 kill_group(process)
         raise
     finally:
-        if any(name.startswith("wine") for name, _ in jobs):
+        if any(name.startswith("wine") for name, _, _ in jobs):
             stop_wine()
     summary(results, time.monotonic() - begin)
     total = Result("", "")
