@@ -1263,6 +1263,14 @@ NKT_API int nkt_conn_read_line(nkt_conn *conn, nkt_str *line);
 // Waits on a blocking handle. Returns as nkt_conn_read_line.
 NKT_API int nkt_conn_skip_line(nkt_conn *conn);
 
+// Reads all complete lines that are there, at least one, with their ends: one
+// call for many lines, for bindings and for who passes them on. At the end of
+// the stream what is left is given without an end. A line longer than line_max
+// stops it: the lines before are given, then NKT_ETOOLONG, with nothing
+// consumed. The view lives until the next read. Waits on a blocking handle.
+// Returns NKT_OK, NKT_ETOOLONG, or as nkt_conn_read.
+NKT_API int nkt_conn_read_lines(nkt_conn *conn, nkt_str *lines);
+
 // Reads up to and including a delimiter of 1 to NKT_UNTIL_MAX bytes. At the end
 // of the stream the rest is given without one. The view lives until the next
 // read. Waits on a blocking handle.
@@ -1280,6 +1288,20 @@ NKT_API int nkt_conn_peek(nkt_conn *conn, size_t want, nkt_str *view);
 // with the same length. Waits on a blocking handle.
 // Returns NKT_OK, NKT_EOF, NKT_ETRUNCATED, or as nkt_conn_read.
 NKT_API int nkt_conn_skip(nkt_conn *conn, uint64_t len);
+
+// How far the stream has been read: the bytes consumed since it began.
+// Never blocks.
+NKT_API uint64_t nkt_conn_position(const nkt_conn *conn);
+// Goes to another position in the buffer. Forward consumes what has arrived.
+// Back gives again what was consumed since bytes were last received, for a
+// caller that was stopped between a read and the use of its result; the line
+// ends that nkt_conn_read_line took have become NUL. Never blocks. Returns
+// NKT_OK, or NKT_EINVAL for a position that is not in the buffer.
+NKT_API int nkt_conn_seek(nkt_conn *conn, uint64_t position);
+// Puts bytes back, in front of what is unread: the next read gives them again.
+// At most as many as have been consumed; not a view. Never blocks.
+// Returns NKT_OK, NKT_EINVAL, NKT_ETOOLONG past NKT_SIZE_LIMIT, NKT_ENOMEM.
+NKT_API int nkt_conn_unread(nkt_conn *conn, const void *data, size_t len);
 
 //==============================================================================
 // MARK: @write - everything or nothing
@@ -1405,6 +1427,11 @@ NKT_API int nkt_connect_start(const char *target, const nkt_connect_opts *opts, 
 // Returns NKT_OK, NKT_EAGAIN, NKT_EINTR (call again to go on), or why it
 // failed.
 NKT_API int nkt_connect_finish(nkt_conn *conn);
+// As nkt_connect_finish, but for `timeout_ms` at most (-1 = as long as it
+// takes), for who has something to look at meanwhile.
+// May block; twin: nkt_connect_finish with opts.nonblocking.
+// Returns as nkt_connect_finish; NKT_EAGAIN when the time is over.
+NKT_API int nkt_connect_wait(nkt_conn *conn, int32_t timeout_ms);
 // What was tried, so far or in all. Never blocks. Returns NKT_OK, or
 // NKT_ENOTFOUND on a connection that nkt_connect did not make.
 NKT_API int nkt_conn_report(nkt_conn *conn, nkt_connect_report *report);
@@ -1497,6 +1524,10 @@ NKT_API int nkt_listener_adopt(nkt_fd fd, const nkt_listen_opts *opts, nkt_liste
 //   NKT_EMFILE     no descriptors; see above, and call again
 //   NKT_ETIMEDOUT, NKT_EINTR, NKT_ECANCELED, NKT_ENOMEM
 NKT_API int nkt_accept(nkt_listener *listener, nkt_conn **conn);
+
+// Changes accept_timeout_ms for the accepts that begin after it: 0 and negative
+// = none. On the accepting thread. Never blocks.
+NKT_API void nkt_listener_set_timeout(nkt_listener *listener, int32_t timeout_ms);
 
 // Ends every accept with NKT_ECANCELED, for good. Any thread. Never blocks.
 NKT_API void nkt_listener_interrupt(nkt_listener *listener);
@@ -7032,13 +7063,19 @@ static int nkti_conn_room(nkt_conn *conn) {
     return nkti_buf_own(conn, (size_t)conn->cap * 2);
 }
 
+// Of a buffer without anything unread: what was consumed is not what stands
+// before the next byte of the stream any more.
+static void nkti_buf_forget(nkt_conn *conn) {
+    conn->head = conn->tail = conn->scan = conn->mask_at = 0;
+    conn->mask = 0;
+}
+
 // A sleeping connection on a poller keeps no more than it must.
 static void nkti_conn_park(nkt_conn *conn) {
     size_t unread = conn->tail - conn->head;
     if (conn->buf_kind == NKTI_BUF_NONE || conn->buf_kind == NKTI_BUF_SMALL) return;
     if (unread == 0) {
-        conn->head = conn->tail = conn->scan = conn->mask_at = 0;
-        conn->mask = 0;
+        nkti_buf_forget(conn);
         nkti_buf_free(conn);
     } else if (unread <= NKTI_SMALL_MAX) {
         size_t cap = (unread + 64) & ~(size_t)63;
@@ -7220,6 +7257,7 @@ NKT_API int nkt_conn_push(nkt_conn *conn, const nkt_transport *transport, void *
         held->len = unread;
         nkti_take(conn, nkti_held_bytes(held), unread);
     }
+    nkti_buf_forget(conn);
     conn->top->held = held;
     link->transport = transport;
     link->self = self;
@@ -7592,6 +7630,7 @@ static ptrdiff_t nkti_conn_more(nkt_conn *conn, void *buf, size_t cap, nkti_call
         ptrdiff_t count = nkti_conn_recv(conn, into, cap, &waited);
         if (count > 0) {
             if (buf == NULL) conn->tail += (uint32_t)count;
+            else nkti_buf_forget(conn);
             return count;
         }
         if (count != NKT_EAGAIN && count != NKTI_OUT_OF_TURN) {
@@ -7877,6 +7916,55 @@ NKT_API int nkt_conn_skip_line(nkt_conn *conn) {
     }
 }
 
+// Where the last of the complete lines ends that are there; `head` if there is
+// none. Stops before one that is too long, whose end stays in the mask.
+static uint32_t nkti_lines_end(nkt_conn *conn) {
+    uint32_t at = conn->head;
+    for (;;) {
+        if (conn->mask == 0) nkti_scan(conn);
+        if (conn->mask == 0) return at;
+        uint32_t end = conn->mask_at + nkti_lowest_bit(conn->mask);
+        uint32_t len = end - at;
+        if (len > conn->line_max) {
+            bool crlf = conn->buf[end] == '\n' && conn->buf[end - 1] == '\r';
+            if (len - crlf > conn->line_max) return at;
+        }
+        conn->mask &= conn->mask - 1;
+        at = end + 1;
+        if (conn->buf[end] == '\n') continue;
+        if (at == conn->tail) {
+            conn->skip_lf = true;
+        } else if (conn->buf[at] == '\n') {
+            // It is the next end that is known, or the next byte to be looked
+            // at.
+            if (at < conn->scan) conn->mask &= conn->mask - 1;
+            else conn->scan++;
+            at++;
+        }
+    }
+}
+
+NKT_API int nkt_conn_read_lines(nkt_conn *conn, nkt_str *lines) {
+    nkti_call call = nkti_call_begin();
+    nkti_read_begin(conn, NKTI_PROGRESS_NONE);
+    for (;;) {
+        uint32_t len = nkti_lines_end(conn) - conn->head;
+        int err = NKT_OK;
+        if (len == 0) {
+            if (conn->mask != 0 || nkti_line_is_over(conn)) return nkti_read_too_long(conn);
+            err = nkti_fill(conn, &call);
+            if (err == NKT_EOF) len = conn->tail - conn->head;
+            if (err == NKT_EOF && len > conn->line_max) return nkti_read_too_long(conn);
+        }
+        if (len > 0) {
+            *lines = nkti_view(conn, len);
+            nkti_consume(conn, len);
+            return nkti_read_done(conn);
+        }
+        if (err < 0) return (int)nkti_read_end(conn, err);
+    }
+}
+
 // --- Reading up to a delimiter -----------------------------------------------
 
 // FNV-1a, http://www.isthe.com/chongo/tech/comp/fnv/
@@ -7945,6 +8033,64 @@ NKT_API int nkt_conn_read_until(nkt_conn *conn, const void *delimiter, size_t le
         }
         if (err < 0) return (int)nkti_read_end(conn, err);
     }
+}
+
+// --- Going back --------------------------------------------------------------
+
+NKT_API uint64_t nkt_conn_position(const nkt_conn *conn) {
+    return conn->received - (conn->tail - conn->head);
+}
+
+// Begins anew what is known of line ends, from a `head` that was moved back.
+static void nkti_read_moved(nkt_conn *conn) {
+    conn->scan = conn->mask_at = conn->head;
+    conn->mask = 0;
+    conn->progress = 0;
+    nkti_handle_ready(&conn->handle, NKT_READ);
+}
+
+NKT_API int nkt_conn_seek(nkt_conn *conn, uint64_t position) {
+    uint64_t now = nkt_conn_position(conn);
+    if (position >= now) {
+        if (position - now > conn->tail - conn->head) return NKT_EINVAL;
+        if (position == now) return NKT_OK;
+        conn->skip_lf = false;
+        conn->progress = 0;
+        nkti_consume(conn, (size_t)(position - now));
+        return NKT_OK;
+    }
+    if (now - position > conn->head) return NKT_EINVAL;
+    conn->head -= (uint32_t)(now - position);
+    // A CR before it was the end of a line that has been read.
+    conn->skip_lf = conn->cr_lines && conn->head > 0 && conn->buf[conn->head - 1] == '\r';
+    nkti_read_moved(conn);
+    return NKT_OK;
+}
+
+NKT_API int nkt_conn_unread(nkt_conn *conn, const void *data, size_t len) {
+    nkt_env *env = conn->handle.env;
+    size_t unread = conn->tail - conn->head;
+    if (len > nkt_conn_position(conn) || (data == NULL && len > 0)) return NKT_EINVAL;
+    if (len == 0) return NKT_OK;
+    if (len > NKT_SIZE_LIMIT - unread) return NKT_ETOOLONG;
+    if (len > conn->head) {
+        size_t cap = len + unread < NKTI_LENT_SIZE / 2 ? NKTI_LENT_SIZE : (len + unread) * 2;
+        if (cap > NKT_SIZE_LIMIT) cap = (size_t)NKT_SIZE_LIMIT + 1;
+        uint8_t *own = (uint8_t *)nkti_resize(env, NULL, 0, cap);
+        if (own == NULL) return NKT_ENOMEM;
+        if (unread > 0) memcpy(own + len, conn->buf + conn->head, unread);
+        nkti_buf_free(conn);
+        conn->buf = own;
+        conn->cap = (uint32_t)cap;
+        conn->buf_kind = NKTI_BUF_OWN;
+        conn->head = (uint32_t)len;
+        conn->tail = (uint32_t)(len + unread);
+    }
+    conn->head -= (uint32_t)len;
+    memcpy(conn->buf + conn->head, data, len);
+    conn->skip_lf = false;
+    nkti_read_moved(conn);
+    return NKT_OK;
 }
 
 //==============================================================================
@@ -8830,8 +8976,7 @@ NKT_API int nkt_connect_start(const char *target, const nkt_connect_opts *opts,
     return err;
 }
 
-NKT_API int nkt_connect_finish(nkt_conn *conn) {
-    int64_t deadline = NKT_NEVER;           // the race has its own
+static int nkti_connect_await(nkt_conn *conn, int64_t deadline) {
     while (conn->connecting) {
         if (nkti_atomic_load(&conn->canceled) != 0) return NKT_ECANCELED;
         nkti_push(conn);
@@ -8840,12 +8985,26 @@ NKT_API int nkt_connect_finish(nkt_conn *conn) {
             nkti_conn_update(conn);
             return NKT_EAGAIN;
         }
+        // The race has a deadline of its own, which ends it.
+        if (deadline != NKT_NEVER && nkti_now(conn->handle.env) >= deadline) return NKT_EAGAIN;
         int err = nkti_conn_wait(conn, NKT_WRITE, &deadline);
-        if (err < 0) return err;
+        if (err < 0) return err == NKT_ETIMEDOUT ? (int)NKT_EAGAIN : err;
     }
     conn->connect_news = false;
     nkti_handle_spent(&conn->handle, NKT_CONNECTED);
     return conn->connect_err;
+}
+
+NKT_API int nkt_connect_finish(nkt_conn *conn) {
+    return nkti_connect_await(conn, NKT_NEVER);
+}
+
+NKT_API int nkt_connect_wait(nkt_conn *conn, int32_t timeout_ms) {
+    int64_t deadline = NKT_NEVER;
+    if (timeout_ms >= 0) {
+        deadline = nkti_after(nkti_now(conn->handle.env), timeout_ms * NKTI_MS);
+    }
+    return nkti_connect_await(conn, deadline);
 }
 
 // What nkt_connect and nkt_connect_addr do after the beginning.
@@ -9533,6 +9692,11 @@ NKT_API int nkt_accept(nkt_listener *listener, nkt_conn **out) {
         err = nkti_wait_end(env, &listener->waiter, &interest, deadline);
         if (err < 0) return err;
     }
+}
+
+NKT_API void nkt_listener_set_timeout(nkt_listener *listener, int32_t timeout_ms) {
+    listener->accept_timeout_ms = timeout_ms;
+    listener->accept_deadline = NKT_NEVER;
 }
 
 NKT_API void nkt_listener_interrupt(nkt_listener *listener) {

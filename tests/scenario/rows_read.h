@@ -373,6 +373,112 @@ static void row_line_max_cr(scene *s) {
 }
 
 // A skipped line may end in CR and, in another segment, LF.
+static void row_lines_at_once(scene *s) {
+    nkt_str lines;
+    if (!scene_open(s)) return;
+    peer_say(&s->b, "one\r\ntwo\n\nthr");
+    CHECK_ARRIVED(s, 13);
+    CHECK_LINES(s, "one\r\ntwo\n\n");
+    peer_say(&s->b, "ee\nfour\nfive");
+    CHECK_ARRIVED(s, 15);
+    CHECK_LINE(s, "three");
+    CHECK_LINES(s, "four\n");
+    peer_say(&s->b, "!");
+    peer_finish(&s->b);
+    CHECK_LINES(s, "five!");
+    CHECK_INT(whole_lines(s, &lines), NKT_EOF);
+}
+
+// A block of lines ends where one begins that is too long, and that is told.
+static void row_lines_too_long(scene *s) {
+    nkt_str lines;
+    s->stream.line_max = 100;
+    if (!scene_open(s)) return;
+    peer_say(&s->b, "one\ntwo\n");
+    say_long(s, 101, "\nnext\n");
+    CHECK_ARRIVED(s, 100);
+    CHECK_LINES(s, "one\ntwo\n");
+    CHECK_INT(whole_lines(s, &lines), NKT_ETOOLONG);
+    CHECK_INT(whole_lines(s, &lines), NKT_ETOOLONG);
+    CHECK_INT(whole_skip_line(s), NKT_OK);
+    CHECK_LINES(s, "next\n");
+    say_long(s, 100, "\r\n");
+    CHECK_INT(whole_lines(s, &lines), NKT_OK);
+    CHECK_INT(lines.len, 102);
+    say_long(s, 101, "");
+    peer_finish(&s->b);
+    CHECK_INT(whole_lines(s, &lines), NKT_ETOOLONG);
+    CHECK_ARRIVED(s, 100);
+}
+
+static void row_lines_cr(scene *s) {
+    s->stream.cr_lines = true;
+    if (!scene_open(s)) return;
+    peer_say(&s->b, "a\rb\r\nc\n\rd\r");
+    CHECK_ARRIVED(s, 10);
+    CHECK_LINES(s, "a\rb\r\nc\n\rd\r");
+    peer_say(&s->b, "\ne\r");
+    CHECK_LINE(s, "e");
+    peer_say(&s->b, "\n\nf\r");
+    CHECK_ARRIVED(s, 3);
+    CHECK_LINES(s, "\nf\r");
+}
+
+// A caller that lost what a read gave goes back for it.
+static void row_going_back(scene *s) {
+    nkt_str view;
+    if (!scene_open(s)) return;
+    peer_say(&s->b, "one\ntwo\nabc$rest");
+    CHECK_ARRIVED(s, 16);
+    uint64_t start = nkt_conn_position(s->a);
+    CHECK_LINES(s, "one\ntwo\n");
+    CHECK_INT(nkt_conn_position(s->a), start + 8);
+    CHECK_INT(nkt_conn_seek(s->a, start + 4), NKT_OK);
+    CHECK_LINES(s, "two\n");
+    CHECK_UNTIL(s, "$", "abc$");
+    CHECK_INT(nkt_conn_seek(s->a, start), NKT_OK);
+    CHECK_INT(nkt_conn_seek(s->a, start + 17), NKT_EINVAL);
+    CHECK_INT(nkt_conn_position(s->a), start);
+    CHECK_LINE(s, "one");
+    CHECK_INT(nkt_conn_seek(s->a, start + 12), NKT_OK);
+    CHECK_BYTES(s, "rest");
+    CHECK_INT(nkt_conn_unread(s->a, "again\nre", 8), NKT_OK);
+    CHECK_INT(nkt_conn_position(s->a), start + 8);
+    peer_say(&s->b, "st\n");
+    CHECK_LINE(s, "again");
+    CHECK_LINES(s, "rest\n");
+    peer_finish(&s->b);
+    CHECK_END(s, NKT_EOF);
+    CHECK_INT(nkt_conn_unread(s->a, "more", 4), NKT_OK);
+    if (CHECK_INT(whole_peek(s, 4, &view), NKT_OK)) CHECK_VIEW(view, "more");
+    CHECK_LINE(s, "more");
+    CHECK_END(s, NKT_EOF);
+    CHECK_INT(nkt_conn_unread(s->a, "x", (size_t)nkt_conn_position(s->a) + 1), NKT_EINVAL);
+}
+
+// More is put back than the buffer has room for.
+static void row_unread_large(scene *s) {
+    enum { LEN = 200000 };
+    char *sent = (char *)malloc(LEN), *got = (char *)malloc(LEN);
+    sender all = {0};
+    if (!scene_open(s) || !CHECK(sent != NULL && got != NULL)) {
+        free(sent);
+        free(got);
+        return;
+    }
+    pattern_fill(sent, 0, LEN);
+    sender_start(&all, &s->b, sent, LEN);
+    CHECK_INT(whole_exact(s, got, LEN - 10), NKT_OK);
+    CHECK_INT(nkt_conn_unread(s->a, got, LEN - 10), NKT_OK);
+    CHECK_INT(nkt_conn_position(s->a), 0);
+    memset(got, 0, LEN);
+    CHECK_INT(whole_exact(s, got, LEN), NKT_OK);
+    CHECK_MEM(got, LEN, sent, LEN);
+    actor_join(&all.base);
+    free(sent);
+    free(got);
+}
+
 static void row_skip_line(scene *s) {
     if (!scene_open(s)) return;
     peer_say(&s->b, "away\r");

@@ -601,6 +601,12 @@ static int whole_line(scene *s, nkt_str *line) {
     return err;
 }
 
+static int whole_lines(scene *s, nkt_str *lines) {
+    int err;
+    WHOLE(err, nkt_conn_read_lines(s->a, lines), NKT_READ);
+    return err;
+}
+
 static int whole_skip_line(scene *s) {
     int err;
     WHOLE(err, nkt_conn_skip_line(s->a), NKT_READ);
@@ -689,6 +695,14 @@ static int check_next_line(scene *s, const char *want, size_t len, const char *f
            test_check_int(view.ptr[view.len], 0, "the byte behind the line", file, line);
 }
 
+static int check_next_lines(scene *s, const char *want, const char *file, int line) {
+    nkt_str view;
+    memset(&view, 0xaa, sizeof view);
+    int err = whole_lines(s, &view);
+    return test_check_int(err, NKT_OK, "the result of read_lines", file, line) &&
+           test_check_mem(view.ptr, view.len, want, strlen(want), "the lines", file, line);
+}
+
 static int check_next_until(scene *s, const char *delimiter, size_t delimiter_len,
                             const char *want, size_t len, const char *file, int line) {
     nkt_str view;
@@ -715,6 +729,7 @@ static int check_peer_bytes(scene *s, const char *want, size_t len, const char *
 
 #define CHECK_LINE(s, text) check_next_line(s, text, strlen(text), __FILE__, __LINE__)
 #define CHECK_LINE_N(s, text, len) check_next_line(s, text, len, __FILE__, __LINE__)
+#define CHECK_LINES(s, text) check_next_lines(s, text, __FILE__, __LINE__)
 #define CHECK_UNTIL(s, delimiter, text)                                                  \
     check_next_until(s, delimiter, strlen(delimiter), text, strlen(text), __FILE__, __LINE__)
 #define CHECK_BYTES(s, text) check_next_bytes(s, text, strlen(text), __FILE__, __LINE__)

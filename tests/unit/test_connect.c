@@ -380,6 +380,29 @@ static void started(void) {
         CHECK(conn == NULL);
         probe_close(&p);
     }
+    TEST("nkt_connect_wait waits for part of it") {
+        probe p;
+        nkt_conn *conn = NULL;
+        plan late = { NKT_OK, 600 };
+        script_begin(&p, late, silent, 0);
+        nkt_connect_opts opts = connect_opts(&p);
+        CHECK_INT(nkt_connect_start("localhost:7", &opts, &conn), NKT_OK);
+        CHECK_INT(nkt_connect_wait(conn, 200), NKT_EAGAIN);
+        CHECK_INT(p.now, 200 * PROBE_MS);
+        CHECK_INT(nkt_connect_wait(conn, 0), NKT_EAGAIN);
+        CHECK_INT(p.now, 200 * PROBE_MS);
+        CHECK_INT(nkt_connect_wait(conn, 500), NKT_OK);
+        CHECK_INT(p.now, 600 * PROBE_MS);
+        CHECK_INT(nkt_connect_wait(conn, 0), NKT_OK);
+        nkt_conn_close(conn);
+        // Its own time-out is another matter.
+        opts.timeout_ms = 100;
+        CHECK_INT(nkt_connect_start("localhost:7", &opts, &conn), NKT_OK);
+        CHECK_INT(nkt_connect_wait(conn, -1), NKT_ETIMEDOUT);
+        CHECK_INT(p.now, 700 * PROBE_MS);
+        nkt_conn_close(conn);
+        probe_close(&p);
+    }
     TEST("interrupted while it is under way") {
         probe p;
         nkt_conn *conn = NULL;

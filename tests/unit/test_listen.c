@@ -681,6 +681,9 @@ static void time_outs(void) {
         CHECK_INT(p.now, 1500 * PROBE_MS);
         CHECK_INT(nkt_accept(listener, &conn), NKT_ETIMEDOUT);
         CHECK_INT(p.now, 3000 * PROBE_MS);
+        nkt_listener_set_timeout(listener, 20);
+        CHECK_INT(nkt_accept(listener, &conn), NKT_ETIMEDOUT);
+        CHECK_INT(p.now, 3020 * PROBE_MS);
         p.fake = false;
         meet(&p, listener, NKT_IPV4);
         nkt_listener_close(listener);
