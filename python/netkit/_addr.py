@@ -290,20 +290,28 @@ class IP:
         return hash(self.ipaddress)
 
     def __lt__(self, other: Union[IP, StdlibIP]) -> bool:
-        mine = _ip_key(other)
-        return NotImplemented if mine is None else self._key() < mine
+        theirs = _ip_key(other)
+        if theirs is None:
+            return NotImplemented
+        return self._key() < theirs
 
     def __le__(self, other: Union[IP, StdlibIP]) -> bool:
-        mine = _ip_key(other)
-        return NotImplemented if mine is None else self._key() <= mine
+        theirs = _ip_key(other)
+        if theirs is None:
+            return NotImplemented
+        return self._key() <= theirs
 
     def __gt__(self, other: Union[IP, StdlibIP]) -> bool:
-        mine = _ip_key(other)
-        return NotImplemented if mine is None else self._key() > mine
+        theirs = _ip_key(other)
+        if theirs is None:
+            return NotImplemented
+        return self._key() > theirs
 
     def __ge__(self, other: Union[IP, StdlibIP]) -> bool:
-        mine = _ip_key(other)
-        return NotImplemented if mine is None else self._key() >= mine
+        theirs = _ip_key(other)
+        if theirs is None:
+            return NotImplemented
+        return self._key() >= theirs
 
 
 def _ref(struct: Any) -> Any:
@@ -372,10 +380,11 @@ class Address:
                 raise TypeError("an address as a tuple is (host, port) or (host, port, flow "
                                 "label, scope)")
             ip, number = IP(address[0]), _check_port(address[1])
-            if len(address) == 4:
-                flow = address[2]
-                if address[3] and not ip.scope and ip.version == 6:
-                    ip = IP._make(6, int(ip), address[3])
+            rest: Tuple[int, ...] = tuple(address[2:])
+            if rest:
+                flow = rest[0]
+                if rest[1] and not ip.scope and ip.version == 6:
+                    ip = IP._make(6, int(ip), rest[1])
         elif isinstance(address, str) and port is None:
             ip, number = cls._read(address)
         elif port is None:
@@ -476,22 +485,32 @@ class Address:
         return self._ip, self._port, self._flow_label
 
     def __eq__(self, other: object) -> bool:
-        return self._key() == other._key() if isinstance(other, Address) else NotImplemented
+        if not isinstance(other, Address):
+            return NotImplemented
+        return self._key() == other._key()
 
     def __hash__(self) -> int:
         return hash(self._key())
 
     def __lt__(self, other: Address) -> bool:
-        return self._key() < other._key() if isinstance(other, Address) else NotImplemented
+        if not isinstance(other, Address):
+            return NotImplemented
+        return self._key() < other._key()
 
     def __le__(self, other: Address) -> bool:
-        return self._key() <= other._key() if isinstance(other, Address) else NotImplemented
+        if not isinstance(other, Address):
+            return NotImplemented
+        return self._key() <= other._key()
 
     def __gt__(self, other: Address) -> bool:
-        return self._key() > other._key() if isinstance(other, Address) else NotImplemented
+        if not isinstance(other, Address):
+            return NotImplemented
+        return self._key() > other._key()
 
     def __ge__(self, other: Address) -> bool:
-        return self._key() >= other._key() if isinstance(other, Address) else NotImplemented
+        if not isinstance(other, Address):
+            return NotImplemented
+        return self._key() >= other._key()
 
 
 class Network:
@@ -624,22 +643,32 @@ class Network:
     def __eq__(self, other: object) -> bool:
         if isinstance(other, (ipaddress.IPv4Network, ipaddress.IPv6Network)):
             return self.ipaddress == other
-        return self._key() == other._key() if isinstance(other, Network) else NotImplemented
+        if not isinstance(other, Network):
+            return NotImplemented
+        return self._key() == other._key()
 
     def __hash__(self) -> int:
         return hash(self.ipaddress)
 
     def __lt__(self, other: Network) -> bool:
-        return self._key() < other._key() if isinstance(other, Network) else NotImplemented
+        if not isinstance(other, Network):
+            return NotImplemented
+        return self._key() < other._key()
 
     def __le__(self, other: Network) -> bool:
-        return self._key() <= other._key() if isinstance(other, Network) else NotImplemented
+        if not isinstance(other, Network):
+            return NotImplemented
+        return self._key() <= other._key()
 
     def __gt__(self, other: Network) -> bool:
-        return self._key() > other._key() if isinstance(other, Network) else NotImplemented
+        if not isinstance(other, Network):
+            return NotImplemented
+        return self._key() > other._key()
 
     def __ge__(self, other: Network) -> bool:
-        return self._key() >= other._key() if isinstance(other, Network) else NotImplemented
+        if not isinstance(other, Network):
+            return NotImplemented
+        return self._key() >= other._key()
 
 
 for _class in (IP, Address, Network):

@@ -139,8 +139,8 @@ for _class, _shown in ((_Refused, "ConnectionRefusedError"), (_Reset, "Connectio
     # What a traceback shows: the reason first.
     _class.__name__ = _class.__qualname__ = _shown
     _class.__doc__ = ConnectError.__doc__
-for _class in (AddressError, LineTooLong, MessageTooLong, IncompleteRead, Attempt, ConnectError):
-    _class.__module__ = "netkit"
+for _public in (AddressError, LineTooLong, MessageTooLong, IncompleteRead, Attempt, ConnectError):
+    _public.__module__ = "netkit"
 
 
 def _number(name: str, other: str = "EIO") -> int:

@@ -501,7 +501,7 @@ def load(path: str) -> Tuple[ctypes.CDLL, ctypes.CDLL]:
 
 
 def find() -> Tuple[str, ctypes.CDLL, ctypes.CDLL]:
-    """The first of the candidates that is there, loaded. Raises ImportError, which tells of each."""
+    """The first of the candidates that is there, loaded. Raises ImportError that tells of each."""
     problems: List[str] = []
     for path in candidates():
         if not os.path.exists(path):
@@ -522,7 +522,7 @@ def library(holds_lock: bool = True) -> ctypes.CDLL:
     """The library, loaded at the first call. Loading twice at the same time is harmless."""
     if not _loaded:
         _loaded.append(find())
-    return _loaded[0][2 if holds_lock else 1]
+    return _loaded[0][2] if holds_lock else _loaded[0][1]
 
 
 def library_path() -> str:
