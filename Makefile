@@ -25,6 +25,8 @@ help:
 	@echo 'make lint       the rules of the house, checked by a program'
 	@echo 'make split      $(BUILD)/split/netkit.h and netkit.c, for who wants a pair'
 	@echo 'make shared     $(BUILD)/libnetkit.so, for bindings, and its size'
+	@echo 'make bench      beside plain system calls, libuv and libevent; some minutes'
+	@echo 'make bench-quick    that this works, in seconds; make sizes  what is promised of size'
 	@echo 'make install    netkit.h to $(DESTDIR)$(PREFIX)/include; make uninstall removes it'
 	@echo 'make clean      removes $(BUILD)/'
 	@echo 'Variables: CC CFLAGS LDFLAGS PREFIX DESTDIR BUILD PYTHON'
@@ -79,6 +81,22 @@ $(BUILD)/libnetkit.so: netkit.h
 	    -x c - -shared -s -o $@ $(LDFLAGS) -pthread
 	@wc -c $@
 
+bench:
+	@$(ENV) $(PYTHON) tests/bench/bench.py
+
+bench-quick:
+	@$(ENV) $(PYTHON) tests/bench/bench.py --quick
+
+# Bytes, what, and at most how many; stripped, and built for size.
+SMALL = $(CC) -std=c99 -Os $(CFLAGS) -ffunction-sections -fdata-sections -Wl,--gc-sections -s -I.
+
+sizes: $(BUILD)/libnetkit.so
+	@$(SMALL) tests/bench/small_netkit.c -o $(BUILD)/small_netkit $(LDFLAGS) -pthread
+	@$(SMALL) tests/bench/small_raw.c -o $(BUILD)/small_raw $(LDFLAGS)
+	@printf '%d\tnetkit as a shared object\t65536\n' $$(wc -c < $(BUILD)/libnetkit.so)
+	@printf '%d\tnetkit in a small program\t40960\n' $$(wc -c < $(BUILD)/small_netkit)
+	@printf '%d\traw calls in the same program\t\n' $$(wc -c < $(BUILD)/small_raw)
+
 install:
 	mkdir -p $(DESTDIR)$(PREFIX)/include
 	cp netkit.h $(DESTDIR)$(PREFIX)/include/netkit.h
@@ -90,4 +108,5 @@ uninstall:
 clean:
 	rm -rf $(BUILD)
 
-.PHONY: help run examples test test-all lint split shared install uninstall clean
+.PHONY: help run examples test test-all lint split shared bench bench-quick sizes install \
+    uninstall clean

@@ -122,6 +122,7 @@ STEPS = [
     Step("examples", in_test=True),
     Step("interop"),
     Step("lint", "python3 tests/lint.py"),
+    Step("bench"),
     Step("lab", alone=True),
 ]
 

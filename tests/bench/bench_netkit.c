@@ -1,0 +1,200 @@
+// bench_netkit.c - netkit, as a program would use it
+//
+//     cc -O2 -I. tests/bench/bench_netkit.c -o build/bench_netkit -pthread
+
+#define NETKIT_IMPLEMENTATION
+#include "netkit.h"
+
+#include "bench.h"
+
+static void ok(int err, const char *what) {
+    if (err >= 0) return;
+    printf("%s: %s\n", what, nkt_strerror(err));
+    exit(1);
+}
+
+static nkt_conn *adopt(int fd, int mode) {
+    nkt_conn_opts opts = {0};
+    nkt_conn *conn;
+    opts.nonblocking = mode == ECHO_POLL;
+    if (mode == ECHO_DEADLINE) opts.stream.read_timeout_ms = opts.stream.write_timeout_ms = 10000;
+    ok(nkt_conn_adopt(fd, &opts, &conn), "nkt_conn_adopt");
+    return conn;
+}
+
+// --- Lines -------------------------------------------------------------------
+
+static nkt_conn *lines;
+
+static void lines_open(int fd) {
+    lines = adopt(fd, ECHO_BLOCK);
+}
+
+static size_t lines_read(long count) {
+    size_t sum = 0;
+    while (count-- > 0) {
+        nkt_str line;
+        int err = nkt_conn_read_line(lines, &line);
+        if (err < 0) ok(err, "nkt_conn_read_line");
+        sum += line.len;
+    }
+    return sum;
+}
+
+// --- Round trips -------------------------------------------------------------
+
+// Waits for one event of the only connection; then reads `size` bytes, all of
+// which the peer sends at once. False at the end.
+static bool poll_exact(nkt_poller *poller, nkt_conn *conn, char *buf, size_t size) {
+    nkt_event event;
+    for (;;) {
+        int err = nkt_conn_read_exact(conn, buf, size);
+        if (err == NKT_OK) return true;
+        if (err == NKT_EOF) return false;
+        if (err != NKT_EAGAIN) ok(err, "nkt_conn_read_exact");
+        ok(nkt_poller_wait(poller, -1), "nkt_poller_wait");
+        while (nkt_poller_next(poller, &event) == NKT_OK) continue;
+    }
+}
+
+static nkt_poller *poller_for(nkt_conn *conn) {
+    nkt_poller *poller;
+    ok(nkt_poller_open(NULL, &poller), "nkt_poller_open");
+    ok(nkt_poller_add_conn(poller, conn, NULL), "nkt_poller_add_conn");
+    return poller;
+}
+
+static void echo_serve(int fd, size_t size, int mode) {
+    static char buf[BLOCK];
+    nkt_conn *conn = adopt(fd, mode);
+    if (mode == ECHO_POLL) {
+        nkt_poller *poller = poller_for(conn);
+        while (poll_exact(poller, conn, buf, size)) ok(nkt_conn_write(conn, buf, size), "write");
+    } else {
+        while (nkt_conn_read_exact(conn, buf, size) == NKT_OK) {
+            ok(nkt_conn_write(conn, buf, size), "nkt_conn_write");
+        }
+    }
+}
+
+static void echo_call(int fd, size_t size, int mode, long count) {
+    static char buf[BLOCK];
+    nkt_conn *conn = adopt(fd, mode);
+    nkt_poller *poller = mode == ECHO_POLL ? poller_for(conn) : NULL;
+    while (count-- > 0) {
+        ok(nkt_conn_write(conn, buf, size), "nkt_conn_write");
+        if (mode == ECHO_POLL) bench_check(poll_exact(poller, conn, buf, size), "the echo");
+        else ok(nkt_conn_read_exact(conn, buf, size), "nkt_conn_read_exact");
+    }
+    nkt_conn_shutdown_write(conn);
+}
+
+// --- One way -----------------------------------------------------------------
+
+static void oneway_send(int fd, const char *block, long count) {
+    nkt_conn *conn = adopt(fd, ECHO_BLOCK);
+    while (count-- > 0) ok(nkt_conn_write(conn, block, BLOCK), "nkt_conn_write");
+    nkt_conn_close(conn);
+}
+
+static uint64_t oneway_recv(int fd) {
+    static char buf[BLOCK] __attribute__((aligned(4096)));
+    nkt_conn *conn = adopt(fd, ECHO_BLOCK);
+    uint64_t sum = 0;
+    ptrdiff_t got;
+    while ((got = nkt_conn_read(conn, buf, sizeof buf)) > 0) sum += (uint64_t)got;
+    return sum;
+}
+
+// --- Connecting --------------------------------------------------------------
+
+static void connect_to(const char *where, const char *host, long count) {
+    nkt_listener *listener;
+    nkt_addr addr;
+    char target[64];
+    ok(nkt_listen(where, NULL, &listener), "nkt_listen");
+    ok(nkt_listener_local(listener, &addr), "nkt_listener_local");
+    snprintf(target, sizeof target, "%s:%d", host, addr.port);
+    while (count-- > 0) {
+        nkt_conn *conn, *accepted;
+        ok(nkt_connect(target, NULL, &conn), "nkt_connect");
+        ok(nkt_accept(listener, &accepted), "nkt_accept");
+        nkt_conn_close(conn);
+        nkt_conn_close(accepted);
+    }
+    nkt_listener_close(listener);
+}
+
+static void connect_numbers(long count) {
+    connect_to("127.0.0.1:0", "127.0.0.1", count);
+}
+
+static void connect_names(long count) {
+    connect_to(":0", "localhost", count);
+}
+
+// --- Many --------------------------------------------------------------------
+
+static nkt_poller *room;
+static int room_lines;
+
+static void room_open(const int *fds, int count, int want_lines) {
+    room_lines = want_lines;
+    ok(nkt_poller_open(NULL, &room), "nkt_poller_open");
+    for (int i = 0; i < count; i++) {
+        ok(nkt_poller_add_conn(room, adopt(fds[i], ECHO_POLL), NULL), "nkt_poller_add_conn");
+    }
+}
+
+static int room_attend(nkt_conn *conn) {
+    char buf[64];
+    nkt_str line;
+    ptrdiff_t got;
+    if (room_lines) return nkt_conn_read_line(conn, &line);
+    while ((got = nkt_conn_read(conn, buf, sizeof buf)) > 0) {
+        ok(nkt_conn_write(conn, buf, (size_t)got), "nkt_conn_write");
+    }
+    return (int)got;
+}
+
+static void room_run(void) {
+    bool over = false;
+    while (!over) {
+        nkt_event event;
+        ok(nkt_poller_wait(room, -1), "nkt_poller_wait");
+        while (nkt_poller_next(room, &event) == NKT_OK) {
+            if (room_attend(event.conn) == NKT_EOF) over = true;
+        }
+    }
+}
+
+// --- Addresses ---------------------------------------------------------------
+
+static uint32_t parse(const bench_addr *addrs, int count) {
+    uint32_t sum = 0;
+    for (int i = 0; i < count; i++) {
+        nkt_ip ip;
+        if (nkt_ip_parse(addrs[i].text, &ip) != NKT_OK) abort();
+        sum += ip.bytes[3];
+    }
+    return sum;
+}
+
+static uint32_t format(const bench_addr *addrs, int count) {
+    static nkt_ip ips[2 * ADDRESSES];
+    uint32_t sum = 0;
+    for (int i = 0; i < count && ips[i].family == 0; i++) {
+        ips[i] = nkt_ip_from_bytes(addrs[i].bytes, addrs[i].family == AF_INET ? 4 : 16);
+    }
+    for (int i = 0; i < count; i++) {
+        char text[NKT_IP_TEXT_MAX];
+        if (nkt_ip_format(&ips[i], text, sizeof text) < 0) abort();
+        sum += (uint8_t)text[3];
+    }
+    return sum;
+}
+
+static const bench_ops ops = {
+    lines_open, lines_read, echo_serve, echo_call, oneway_send, oneway_recv,
+    connect_numbers, connect_names, room_open, room_run, parse, format,
+};
