@@ -1,12 +1,28 @@
-"""netkit: networking for people who just want to talk."""
+"""netkit: networking for people who just want to talk.
+
+    with netkit.connect("localhost:6379", timeout=5) as conn:
+        conn.write(b"PING\\r\\n")
+        print(conn.readline())
+
+connect(), listen(), serve(), resolve() and pair() block; netkit.aio has the same for asyncio, with
+the same names, arguments and exceptions. Times are in seconds, lengths in bytes. What fails raises
+OSError in the class that Python has for it; bad arguments raise ValueError.
+"""
 
 from __future__ import annotations
 
-from . import _lib
 from ._addr import IP, Address, Network
+from ._base import ConnectionInfo
+from ._conn import Connection, Listener, connect, listen, pair, resolve, serve
 from ._errors import (AddressError, Attempt, ConnectError, IncompleteRead, LineTooLong,
                       MessageTooLong)
+from ._lib import VERSION as _VERSION
+from ._options import USE_DEFAULT
 
 __version__ = "0.1.0"
-__all__ = ["AddressError", "Address", "Attempt", "ConnectError", "IP", "IncompleteRead",
-           "LineTooLong", "MessageTooLong", "Network", "__version__"]
+assert __version__ == _VERSION
+
+__all__ = [
+    "Address", "AddressError", "Attempt", "ConnectError", "Connection", "ConnectionInfo", "IP",
+    "IncompleteRead", "LineTooLong", "Listener", "MessageTooLong", "Network", "USE_DEFAULT",
+    "connect", "listen", "pair", "resolve", "serve"]

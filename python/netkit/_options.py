@@ -166,6 +166,10 @@ class Connecting:
         quick.nkt_conn_report(self.handle, ctypes.byref(report))
         return report
 
+    def attempts(self) -> Tuple[Attempt, ...]:
+        """The addresses that were tried."""
+        return report_attempts(self.report())
+
     def failed(self, err: int) -> Exception:
         """The exception for a connect that ended with `err`; closes the handle."""
         report = self.report()
