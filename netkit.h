@@ -49,36 +49,42 @@ happened.
    Search for the mark; each is in the declarations and, in the same order,
    in the implementation.
 
-   @config     what the compiler and the build say
-   @types      the words every section uses
-   @errors     one list of what can go wrong
-   @env        the system underneath, and how to replace it
-   @ip         IP addresses as values
-   @addr       an IP address and a port
-   @net        networks, and what an address is for
-   @target     "host:port" as people write it
-   @poller     waiting for many things at once, without callbacks
-   @task       something under way that ends with a result
-   @lookup     from a host name to addresses
-   @transport  what a connection stands on, open to your own
-   @conn       a connected byte stream
-   @read       bytes, lines and whatever else comes in
-   @write      everything or nothing
-   @connect    from "host:port" to a connection
-   @message    a length and that many bytes
-   @pair       two ends of a connection in memory
-   @listen     accepting connections
-   @layout     sizes and offsets, for bindings
+   @config        what the compiler and the build say
+   @types         the words every section uses
+   @errors        one list of what can go wrong
+   @env           the system underneath, and how to replace it
+   @ip            IP addresses as values
+   @addr          an IP address and a port
+   @net           networks, and what an address is for
+   @target        "host:port" as people write it
+   @poller        waiting for many things at once, without callbacks
+   @task          something under way that ends with a result
+   @lookup        from a host name to addresses
+   @transport     what a connection stands on, open to your own
+   @conn          a connected byte stream
+   @read          bytes, lines and whatever else comes in
+   @write         everything or nothing
+   @connect       from "host:port" to a connection
+   @message       a length and that many bytes
+   @pair          two ends of a connection in memory
+   @listen        accepting connections
+   @datagram      one datagram, and what a handle of them stands on
+   @multicast     groups, on every interface
+   @udp           datagrams: unicast, multicast and broadcast
+   @packets       two datagram handles in memory
+   @layout        sizes and offsets, for bindings
 
    In the implementation only:
 
-   @sys.config headers, and what each system has
-   @util       memory, text and time, used by everything above
-   @sys.core   opening sockets and setting them up, on each system
-   @sys.io     moving bytes, waiting, time and randomness
-   @sys.poll   many descriptors at once: epoll, kqueue, poll
-   @sys.threads locks, atomics, threads
-   @select     which address first
+   @sys.config    headers, and what each system has
+   @util          memory, text and time, used by everything above
+   @sys.core      opening sockets and setting them up, on each system
+   @sys.io        moving bytes, waiting, time and randomness
+   @sys.poll      many descriptors at once: epoll, kqueue, poll
+   @sys.threads   locks, atomics, threads
+   @sys.udp       datagrams in and out, on each system
+   @sys.net       interfaces, their addresses, and news of them
+   @select        which address first
 
 4. CONVENTIONS
 
@@ -104,8 +110,9 @@ happened.
               A handle is blocking or nonblocking for life.
    Threads    A blocking handle may have one reading and one writing thread at
               once. A nonblocking handle belongs to the thread of its poller.
-              nkt_conn_interrupt, nkt_listener_interrupt, nkt_conn_notify,
-              nkt_task_cancel and nkt_poller_wake may be called from any thread.
+              nkt_conn_interrupt, nkt_listener_interrupt, nkt_udp_interrupt,
+              nkt_conn_notify, nkt_udp_notify, nkt_task_cancel and
+              nkt_poller_wake may be called from any thread.
    Time       Options are in milliseconds (`_ms`) or seconds (`_s`); instants
               are nanoseconds of a monotonic clock (`_ns`). A time-out covers
               the whole call, not each system call inside it. Waits are rounded
@@ -133,6 +140,7 @@ happened.
    NETKIT_NO_NET          leave out @net: networks and classification
    NETKIT_NO_MESSAGE      leave out @message: length-prefixed messages
    NETKIT_NO_PAIR         leave out @pair: in-memory connections
+   NETKIT_NO_UDP          leave out @datagram, @multicast, @udp, @packets
    NETKIT_NO_LAYOUT       leave out @layout: struct tables for bindings
 
 6. LIMITS AND NON-GOALS
@@ -224,6 +232,7 @@ typedef struct nkt_conn nkt_conn;           // a connected byte stream
 typedef struct nkt_listener nkt_listener;   // accepts connections
 typedef struct nkt_poller nkt_poller;       // waits for many handles at once
 typedef struct nkt_task nkt_task;           // something under way: a timer
+typedef struct nkt_udp nkt_udp;             // sends and receives datagrams
 
 // What is waited for, and what happened.
 enum {
@@ -275,7 +284,7 @@ NKT_API const char *nkt_version(void);
     X(ECANCELED, -11, "interrupted or canceled, for good")                               \
     X(EINTR, -12, "a signal came; call again to go on")                                  \
     X(ETOOLONG, -13, "longer than the limit allows")                                     \
-    X(ETRUNCATED, -14, "the stream ended in the middle of an item")                      \
+    X(ETRUNCATED, -14, "cut off: it ended in the middle, or did not fit")                \
     X(EPROTO, -15, "bad data or behaviour from the other side")                          \
     X(EREFUSED, -16, "connection refused: nothing listens there")                        \
     X(ERESET, -17, "connection reset by the peer")                                       \
@@ -297,13 +306,15 @@ NKT_API const char *nkt_version(void);
     X(ENOTSOCK, -33, "not a socket of the right kind")                                   \
     X(EFORKED, -34, "the handle belongs to the parent process")                          \
     X(ENETDOWN, -35, "the network is down")                                              \
-    X(EOS, -36, "an error of the system that has no name here; see its own code")
+    X(EOS, -36, "an error of the system that has no name here; see its own code")         \
+    X(EGROUP, -37, "not a multicast group")                                              \
+    X(EFAMILY, -38, "an address of the wrong family, IPv6 or IPv4")
 
 enum {
 #define NKT_X(name, number, text) NKT_##name = number,
     NKT_ERRORS(NKT_X)
 #undef NKT_X
-    NKT_ERROR_LAST = -36
+    NKT_ERROR_LAST = -38
 };
 
 // The sentence for an error, such as "connection refused: nothing listens
@@ -447,6 +458,47 @@ typedef struct nkt_sys_poll {
     void (*close_forked)(nkt_env *env, void *backend);
 } nkt_sys_poll;
 
+struct nkt_addr;                    // of @addr
+struct nkt_datagram;                // of @udp
+struct nkt_sys_iface;               // of @udp
+
+// What @udp asks of datagram sockets. `family` is that of the socket, 0 for an
+// IPv6 one that takes IPv4 too; options are of nkt_udp_option.
+typedef struct nkt_sys_udp {
+    size_t size;                                    // sizeof(nkt_sys_udp)
+    int (*set_option)(nkt_env *env, nkt_fd fd, int family, int option, int64_t value);
+    int (*get_option)(nkt_env *env, nkt_fd fd, int family, int option, int64_t *value);
+    // Up to `count` datagrams into the list's buffers: how many, NKT_EAGAIN or
+    // an error. With `facts`, where, how and through what each came too.
+    int (*recv)(nkt_env *env, nkt_fd fd, int family, struct nkt_datagram *list, int count,
+                bool facts);
+    // How many were taken, NKT_EAGAIN, or why not the first. `*segments` allows
+    // segmentation offload, and becomes false where the system refuses it.
+    int (*send)(nkt_env *env, nkt_fd fd, int family, const struct nkt_datagram *list, int count,
+                bool *segments);
+    // The next ICMP error of an unconnected socket and whom the datagram was
+    // for, or NKT_EAGAIN.
+    int (*next_error)(nkt_env *env, nkt_fd fd, struct nkt_addr *to);
+    // Joins or leaves a group, on the interface with this index; `local` is an
+    // IPv4 address of it; no `source` is any.
+    int (*member)(nkt_env *env, nkt_fd fd, const struct nkt_ip *group,
+                  const struct nkt_ip *source, uint32_t index, const struct nkt_ip *local,
+                  bool join);
+} nkt_sys_udp;
+
+// What multicast and broadcast must know of the interfaces.
+typedef struct nkt_sys_net {
+    size_t size;                                    // sizeof(nkt_sys_net)
+    // Fills up to `cap` rows; returns how many there are.
+    int (*list)(nkt_env *env, struct nkt_sys_iface *rows, int cap);
+    // A descriptor that is readable when something has changed, or
+    // NKT_EUNSUPPORTED.
+    int (*watch_open)(nkt_env *env, nkt_fd *fd);
+    void (*watch_close)(nkt_env *env, nkt_fd fd);
+    // Whether something has changed since the last call.
+    bool (*watch_drain)(nkt_env *env, nkt_fd fd);
+} nkt_sys_net;
+
 typedef struct nkt_sys_threads {
     size_t size;                                    // sizeof(nkt_sys_threads)
     // Starts a detached thread.
@@ -469,6 +521,8 @@ struct nkt_env {
     const nkt_sys_core *core;                       // NULL = the system's
     const nkt_sys_poll *poll;
     const nkt_sys_threads *threads;
+    const nkt_sys_udp *udp;
+    const nkt_sys_net *net;
     // Memory: as realloc; size 0 frees and returns NULL. NULL = the C
     // library's.
     void *(*allocate)(nkt_env *env, void *ptr, size_t old_size, size_t new_size);
@@ -846,9 +900,10 @@ NKT_API bool nkt_host_is_local(const char *name, size_t len);
 typedef struct nkt_event {
     uint32_t events;            // NKT_READ, NKT_WRITE, NKT_CONNECTED, NKT_DONE
     uint32_t reserved;
-    nkt_conn *conn;             // exactly one of these four is set, or fd
+    nkt_conn *conn;             // exactly one of these five is set, or fd
     nkt_listener *listener;
     nkt_task *task;
+    nkt_udp *udp;
     nkt_fd fd;                  // a foreign descriptor, else NKT_NO_FD
     void *user;                 // what it was added with
 } nkt_event;
@@ -1547,6 +1602,376 @@ NKT_API int32_t nkt_listener_os_error(const nkt_listener *listener);
 // What must be waited for, outside a poller. Never blocks. Returns NKT_OK.
 NKT_API int nkt_listener_watch(nkt_listener *listener, nkt_interest *interest);
 
+#ifndef NETKIT_NO_UDP
+//==============================================================================
+// MARK: @datagram - one datagram, and what a handle of them stands on
+//
+// A datagram handle is a chain of links, as a connection is: the lowest link
+// moves datagrams, a UDP socket's, an in-memory pair's or your own device's;
+// links above change them on the way.
+//
+//     nkt_udp
+//        |
+//     link       your transport: recv() calls nkt_udp_link_recv of what is below
+//        |
+//     link       UDP
+//
+// A transport is a table of functions that never wait and move up to `count`
+// datagrams in one call. An error concerns one call, and nothing is final.
+//==============================================================================
+
+#define NKT_DATAGRAM_MAX 65535      // a buffer of this takes any
+
+// One datagram and what there is to know of it. Zero where nothing is said.
+typedef struct nkt_datagram {
+    void *data;                 // sending: only read
+    uint32_t len;               // bytes
+    uint32_t cap;               // receiving into a buffer of yours: its room
+    nkt_addr addr;              // from whom; sending: to whom, none = the connected peer
+    nkt_ip local;               // which of our addresses, or group, it came to;
+                                // sending: from which, none = any that fits
+    uint32_t interface_index;   // through which it came, 0 = unknown; sending:
+                                // through which, 0 = as routed
+    int32_t hops;               // hop limit or TTL it came with, -1 = unknown; not for sending
+    int32_t traffic_class;      // DSCP and ECN, -1 = unknown; sending: 0 or -1 = as
+                                // the option says
+    uint32_t segment;           // in tables of functions: several datagrams of this
+                                // length, back to back, the last shorter; 0 = one
+    bool truncated;             // it was longer than cap, and the rest is lost
+    uint8_t reserved[7];        // netkit's own
+} nkt_datagram;
+
+typedef struct nkt_udp_link nkt_udp_link;
+
+// What a datagram endpoint stands on: as nkt_transport, but by datagrams.
+typedef struct nkt_datagram_transport {
+    size_t size;                // sizeof(nkt_datagram_transport)
+    const char *name;           // "udp", "xor"
+    // Up to `count` datagrams, each into its data of cap bytes; sets len and
+    // what else it knows, the rest is set to unknown. How many, NKT_EAGAIN, or
+    // an error, which concerns this call alone.
+    int (*recv)(nkt_udp_link *link, nkt_datagram *list, int count);
+    // Takes datagrams from the front: how many, NKT_EAGAIN, or why not the
+    // first.
+    int (*send)(nkt_udp_link *link, const nkt_datagram *list, int count);
+    // As nkt_transport's. NULL on a link above others: asks the link below.
+    void (*watch)(nkt_udp_link *link, uint32_t want, nkt_interest *out);
+    // Frees `self`. A link above others does not close the one below.
+    void (*close)(nkt_udp_link *link);
+    // Optional, NULL allowed.
+    int (*local)(nkt_udp_link *link, nkt_addr *addr);
+    int (*peer)(nkt_udp_link *link, nkt_addr *addr);
+    nkt_fd (*descriptor)(nkt_udp_link *link);
+} nkt_datagram_transport;
+
+struct nkt_udp_link {
+    const nkt_datagram_transport *transport;
+    void *self;                 // yours
+    nkt_udp_link *below;        // NULL for the lowest
+    nkt_udp *udp;               // for nkt_udp_notify
+};
+
+// The link below, or any link: for use inside a transport's functions.
+// Never blocks.
+NKT_API int nkt_udp_link_recv(nkt_udp_link *link, nkt_datagram *list, int count);
+NKT_API int nkt_udp_link_send(nkt_udp_link *link, const nkt_datagram *list, int count);
+NKT_API void nkt_udp_link_watch(nkt_udp_link *link, uint32_t want, nkt_interest *out);
+// Says that a transport's recv or send may succeed now. Any thread, until the
+// transport was closed. Never blocks.
+NKT_API void nkt_udp_notify(nkt_udp *udp);
+
+//==============================================================================
+// MARK: @multicast - groups, on every interface
+//
+// Joining a group without naming an interface joins it on every suitable one:
+// one that is up, can do multicast and has an address of the group's family;
+// loopback only where there is no other. Interfaces that appear or get an
+// address later are joined while the handle is waited on, in a poller, or asked
+// in vain (NKT_EAGAIN). Only groups that the handle has joined are heard, and
+// only through the interfaces where it has. RFC 1112, RFC 3493, RFC 3678.
+//==============================================================================
+
+typedef struct nkt_join_opts {
+    const char *interface_name; // its name, index or an address of it; NULL = every one
+    uint32_t interface_index;   // or this; 0 = as interface_name
+    uint32_t reserved;
+    const char *source;         // hear this address only (RFC 4607); NULL = all
+} nkt_join_opts;
+
+// Joins a group, "239.255.77.77" or "ff15::77", on every suitable interface,
+// also later ones, or on one. NULL is the default. With opts.interface_name of
+// nkt_udp_open it is that one. Joining twice is joining once.
+// Never blocks.
+// Returns on how many interfaces it is joined now (0: none is suitable yet), or
+//   NKT_EADDR     bad text;  NKT_EGROUP  not a multicast address
+//   NKT_ENODEV    no such interface, or the IPv6 scope names another
+//   NKT_EFAMILY   the handle or the source is of the other family
+//   NKT_EUNSUPPORTED  sources on OpenBSD and NetBSD; custom transports
+//   NKT_ENOMEM    also the system's limit of groups; other refusals
+NKT_API int nkt_udp_join(nkt_udp *udp, const char *group, const nkt_join_opts *opts);
+// Takes back a join with the same arguments. Never blocks.
+// Returns NKT_OK, NKT_ENOTFOUND, or as nkt_udp_join.
+NKT_API int nkt_udp_leave(nkt_udp *udp, const char *group, const nkt_join_opts *opts);
+
+enum {
+    NKT_IFACE_UP = 1,           // and running
+    NKT_IFACE_LOOPBACK = 2,
+    NKT_IFACE_MULTICAST = 4,
+    NKT_IFACE_BROADCAST = 8,
+    NKT_IFACE_POINT_TO_POINT = 16
+};
+
+// An interface and one of its addresses; one without has a row with none.
+typedef struct nkt_sys_iface {
+    nkt_ip ip;
+    nkt_ip peer;                // the other end of a point-to-point link, if known
+    uint32_t index;
+    uint32_t flags;             // NKT_IFACE_...
+    uint32_t bits;              // prefix length
+    uint32_t reserved;
+} nkt_sys_iface;
+
+// The system's own table, to copy and change. Static. Never blocks.
+NKT_API const nkt_sys_net *nkt_sys_net_default(void);
+
+//==============================================================================
+// MARK: @udp - datagrams: unicast, multicast and broadcast
+//
+// A datagram arrives whole or not at all, perhaps twice, perhaps out of order.
+// A handle takes IPv6 and IPv4, through one socket or two, and shows IPv4
+// addresses as IPv4. An error of one datagram is told and the handle lives on:
+// after anything but NKT_ECANCELED the next call may succeed.
+//
+//     nkt_udp_open(":5555", NULL, &udp);
+//     nkt_udp_join(udp, "239.255.77.77", NULL);             every interface
+//     nkt_udp_send_str(udp, "hello", "239.255.77.77:5555"); out of every one
+//     nkt_udp_broadcast(udp, "hello", 5, 5555);             each IPv4 network
+//     got = nkt_udp_recv(udp, buf, sizeof buf, &from);
+//
+// A group or broadcast address stands for every suitable interface: one that is
+// up, can do multicast (broadcast) and has an address of the family; loopback
+// only where there is no other. On a point-to-point link a broadcast goes to
+// the other end. Interfaces that appear or get an address later are joined
+// while the handle is waited on, in a poller, or asked in vain (NKT_EAGAIN).
+// A host on two of our networks is heard twice, by nkt_datagram's
+// interface_index. RFC 768, RFC 8085, RFC 1112, RFC 3493, RFC 3678.
+//
+// A datagram of up to 1,200 bytes passes on nearly every path (RFC 8085 section
+// 3.2); up to 65,507 (IPv4) and 65,527 (IPv6) can be tried.
+//==============================================================================
+
+typedef enum nkt_udp_option {
+    NKT_UDP_HOPS = 1,           // as in nkt_udp_opts, each
+    NKT_UDP_MULTICAST_HOPS,
+    NKT_UDP_TRAFFIC_CLASS,
+    NKT_UDP_DONT_FRAGMENT,
+    NKT_UDP_LOOPBACK,           // 1 = this host hears its own multicast, where it has joined
+    NKT_UDP_SEND_BUFFER,
+    NKT_UDP_RECV_BUFFER,
+    NKT_UDP_RECV_TIMEOUT_MS,
+    NKT_UDP_SEND_TIMEOUT_MS,
+    NKT_UDP_MULTICAST_INTERFACE, // index of the only one that groups are sent through; 0 = all
+    NKT_UDP_NONBLOCKING,        // get only
+    NKT_UDP_PATH_MTU,           // get only, connected, Linux: bytes, IP header included
+    // For the system's table alone:
+    NKT_UDP_FACTS = 32,         // tell of each datagram how it came; only joined groups
+    NKT_UDP_REUSE,              // 1 = share the port; 0 = nobody may
+    NKT_UDP_ICMP_ERRORS,        // 1 = tell those of an unconnected socket
+    NKT_UDP_COALESCE            // receive offload
+} nkt_udp_option;
+
+typedef struct nkt_udp_opts {
+    nkt_env *env;               // NULL = the default
+    bool nonblocking;
+    bool reuse_port;            // share the port with others that ask for it too: each
+                                // hears groups and broadcasts, one hears unicast
+    bool icmp_errors;           // unconnected: receiving tells ICMP errors and about whom
+    bool dont_fragment;         // larger than the path takes is NKT_EMSGSIZE
+    bool no_loopback;           // our multicast is not heard on this host (Windows: we
+                                // do not hear this host's)
+    bool no_offload;            // no segmentation or receive offload: for comparing
+    bool two_sockets;           // one for each family even where one would do
+    int32_t family;             // NKT_IPV6 or NKT_IPV4 alone; 0 = both
+    int32_t hops;               // unicast hop limit (TTL), 1 to 255; 0 = the system's
+    int32_t multicast_hops;     // the same for groups; 0 = 1: this network only
+    int32_t traffic_class;      // DSCP and ECN of what is sent, 0 to 255 (RFC 2474, RFC 3168)
+    int32_t send_buffer;        // the system's, bytes; 0 = its choice
+    int32_t recv_buffer;
+    int32_t recv_timeout_ms;    // each receiving call; 0 and negative = none
+    int32_t send_timeout_ms;    // each sending call; 0 and negative = none
+    const char *interface_name; // only through this one (Windows: sending); NULL = all
+    nkt_problem *problem;       // filled when nkt_udp_open fails; NULL = none
+} nkt_udp_opts;
+
+// Opens on ":port" (every address, both families), "address:port",
+// "localhost:port" (both loopback addresses) or, NULL, on a free port. Port 0
+// takes a free one, the same in both families; nkt_udp_local tells which. A
+// port in use is never taken from who has it.
+//
+// Never blocks.
+// Returns NKT_OK, or
+//   NKT_EADDR, NKT_EPORT, NKT_ENAME, NKT_EAMBIGUOUS, NKT_EINVAL   bad argument
+//   NKT_ENODEV      no such interface
+//   NKT_EFAMILY     an address of another family than opts.family
+//   NKT_EADDRINUSE, NKT_EADDRNOTAVAIL, NKT_EACCES, NKT_EMFILE, NKT_ENOMEM
+//   NKT_EUNSUPPORTED  icmp_errors or interface_name on a system without
+NKT_API int nkt_udp_open(const char *local, const nkt_udp_opts *opts, nkt_udp **udp);
+// Sends and receives only to and from one peer from now on; ICMP errors are
+// told then. Again for another peer. Never blocks.
+// Returns NKT_OK, NKT_EADDR (no address), NKT_EPORT (0), NKT_EFAMILY,
+// NKT_EUNSUPPORTED (custom transports), NKT_ENETUNREACH and other refusals.
+NKT_API int nkt_udp_connect_addr(nkt_udp *udp, const nkt_addr *peer);
+// As nkt_udp_connect_addr, for "host:port"; a name is looked up for at most 30
+// s, on a blocking handle only: elsewhere it is NKT_EUNSUPPORTED.
+// May block; twin: nkt_lookup_start.
+// Returns as nkt_udp_connect_addr or nkt_lookup.
+NKT_API int nkt_udp_connect(nkt_udp *udp, const char *peer);
+
+// Sends one datagram to `to`, or to the connected peer if that is NULL. `len`
+// may be 0. A group without a scope, or 255.255.255.255, goes out of every
+// suitable interface, one copy each, and succeeds if one took it.
+// Waits on a blocking handle.
+// Returns the bytes sent (always `len`), or
+//   NKT_EAGAIN    the system's buffer is full; wait for NKT_WRITE
+//   NKT_ETOOLONG  longer than any datagram may be
+//   NKT_EMSGSIZE  larger than the path takes, with dont_fragment
+//   NKT_EFAMILY   an address of the other family than the handle's
+//   NKT_EPORT     port 0;  NKT_ENOTCONN  no `to`, and not connected
+//   NKT_EREFUSED, NKT_EHOSTUNREACH   connected: the answer to an earlier
+//                 datagram; this one was not sent, call again
+//   NKT_ETIMEDOUT, NKT_EINTR, NKT_ECANCELED, NKT_ENETUNREACH, NKT_EACCES
+// These hold for every function that sends.
+NKT_API ptrdiff_t nkt_udp_send(nkt_udp *udp, const void *data, size_t len, const nkt_addr *to);
+// A NUL-terminated text, to "address:port" or, NULL, the connected peer. Names
+// are NKT_EADDR: look them up before. Waits on a blocking handle.
+NKT_API ptrdiff_t nkt_udp_send_str(nkt_udp *udp, const char *text, const char *to);
+// Sends a list in order. Runs of equal length to one peer cost a fraction of
+// single calls where the system can segment (Linux), most if they lie back to
+// back in memory. Groups go through the interface that the datagram names, or
+// the system's choice. Waits on a blocking handle.
+// Returns how many were taken, 1 or more, in order: call again with the rest,
+// which tells why they stopped; or why the first was not.
+NKT_API int nkt_udp_send_many(nkt_udp *udp, const nkt_datagram *list, int count);
+
+// What became of a datagram on one interface.
+typedef struct nkt_udp_result {
+    nkt_addr to;                // group, or the network's broadcast address
+    uint32_t interface_index;
+    int32_t err;                // NKT_OK or why not
+    int32_t os_error;
+    int32_t reserved;
+} nkt_udp_result;
+
+// Sends to a group or to 255.255.255.255, as nkt_udp_send, and tells of each
+// interface. Other addresses are NKT_EGROUP. Never waits for room: that is the
+// interface's NKT_EAGAIN. Never blocks.
+// Returns how many interfaces there were, of which `cap` are told, or
+// NKT_ENETUNREACH (none), NKT_EPORT, NKT_ETOOLONG, NKT_EFAMILY, NKT_ECANCELED.
+NKT_API int nkt_udp_send_each(nkt_udp *udp, const void *data, size_t len, const nkt_addr *to,
+                              nkt_udp_result *results, int cap);
+// Sends to every IPv4 network at hand by its own broadcast address, from the
+// prefix length, and to the other end of point-to-point links; to
+// 127.255.255.255 if there is neither. Waits on a blocking handle.
+// Returns as nkt_udp_send: the bytes sent if one network took it.
+NKT_API ptrdiff_t nkt_udp_broadcast(nkt_udp *udp, const void *data, size_t len, uint16_t port);
+
+// Receives one datagram, which may be empty (0), and tells from whom; `from`
+// may be NULL. Waits on a blocking handle.
+// Returns its bytes, or
+//   NKT_EAGAIN      nothing there now
+//   NKT_ETRUNCATED  longer than `cap`: its first `cap` bytes are in `buf`, the
+//                   rest is lost; `from` is filled
+//   NKT_EREFUSED, NKT_EHOSTUNREACH, NKT_ENETUNREACH, NKT_EACCES, NKT_EMSGSIZE
+//                   an ICMP error answered a datagram of ours, on a connected
+//                   handle or with opts.icmp_errors; `from` is whom it was for
+//   NKT_ETIMEDOUT   recv_timeout_ms passed
+//   NKT_EINTR       a signal came; call again
+//   NKT_ECANCELED   after nkt_udp_interrupt
+// These hold for every function that receives.
+NKT_API ptrdiff_t nkt_udp_recv(nkt_udp *udp, void *buf, size_t cap, nkt_addr *from);
+// Receives one datagram into datagram->data, of datagram->cap bytes, and tells
+// all there is to know of it. One that did not fit is NKT_OK here, with
+// `truncated`. Waits on a blocking handle. Returns NKT_OK or as nkt_udp_recv.
+NKT_API int nkt_udp_recv_datagram(nkt_udp *udp, nkt_datagram *datagram);
+// Receives what is there, at least one, at most `cap`, in few system calls. The
+// list's data are views into the handle's buffer (1 MiB from the first call on)
+// and live until the next receiving call; none is truncated.
+// Waits on a blocking handle. Returns how many or as nkt_udp_recv, with
+// list[0].addr for ICMP errors.
+NKT_API int nkt_udp_recv_many(nkt_udp *udp, nkt_datagram *list, int cap);
+
+// Ends every wait on the handle with NKT_ECANCELED, now and for good. Any
+// thread, until it is closed. Never blocks.
+NKT_API void nkt_udp_interrupt(nkt_udp *udp);
+// Closes and frees it; takes it out of its poller and its groups. No other
+// thread may be in a call of it. NULL is allowed. Never blocks.
+NKT_API void nkt_udp_close(nkt_udp *udp);
+// Where it is bound: with both families [::] and the port. Never blocks.
+// Returns NKT_OK, or NKT_ENOTCONN where the transport has no address.
+NKT_API int nkt_udp_local(nkt_udp *udp, nkt_addr *addr);
+// Never blocks. Returns NKT_OK or NKT_ENOTCONN.
+NKT_API int nkt_udp_peer(nkt_udp *udp, nkt_addr *addr);
+// The first descriptor, still netkit's, or NKT_NO_FD. Never blocks.
+NKT_API nkt_fd nkt_udp_descriptor(nkt_udp *udp);
+// The system's code behind the last failed call, 0 if none. Never blocks.
+NKT_API int32_t nkt_udp_os_error(const nkt_udp *udp);
+// What must be waited for, outside a poller; as nkt_conn_watch. Never blocks.
+// Returns NKT_OK.
+NKT_API int nkt_udp_watch(nkt_udp *udp, uint32_t want, nkt_interest *interest);
+
+typedef struct nkt_udp_info {
+    uint64_t received;          // datagrams
+    uint64_t received_bytes;
+    uint64_t sent;
+    uint64_t sent_bytes;
+    uint64_t truncated;         // of those received
+    uint32_t joined;            // pairs of group and interface
+    uint32_t sockets;           // 0, 1 or 2
+} nkt_udp_info;
+
+// Never blocks. Returns NKT_OK.
+NKT_API int nkt_udp_get_info(nkt_udp *udp, nkt_udp_info *info);
+// Never blocks. Returns NKT_OK, NKT_EINVAL for an option or value that is none,
+// NKT_ENODEV for an interface, NKT_EUNSUPPORTED where there is no such thing.
+NKT_API int nkt_udp_set_option(nkt_udp *udp, nkt_udp_option option, int64_t value);
+NKT_API int nkt_udp_get_option(nkt_udp *udp, nkt_udp_option option, int64_t *value);
+
+// As nkt_poller_add_conn, nkt_poller_want and nkt_poller_remove_conn; at most
+// 16 receiving calls succeed between two waits. Never blocks.
+NKT_API int nkt_poller_add_udp(nkt_poller *poller, nkt_udp *udp, void *user);
+NKT_API int nkt_poller_want_udp(nkt_poller *poller, nkt_udp *udp, uint32_t events);
+NKT_API int nkt_poller_remove_udp(nkt_poller *poller, nkt_udp *udp);
+
+// Makes a handle of your own transport. Of opts, env, nonblocking and the
+// time-outs count. On failure `self` is still yours. Never blocks.
+// Returns NKT_OK, NKT_EINVAL for a table without recv, send or close,
+// NKT_ENOMEM.
+NKT_API int nkt_udp_open_custom(const nkt_datagram_transport *transport, void *self,
+                                const nkt_udp_opts *opts, nkt_udp **udp);
+// Puts a transport on top of a handle. On failure `self` is still yours. Never
+// blocks. Returns NKT_OK, NKT_EINVAL, NKT_ENOMEM, or NKT_EBUSY after
+// nkt_udp_recv_many: push before.
+NKT_API int nkt_udp_push(nkt_udp *udp, const nkt_datagram_transport *transport, void *self);
+
+// The system's own table, to copy and change. Static. Never blocks.
+NKT_API const nkt_sys_udp *nkt_sys_udp_default(void);
+
+//==============================================================================
+// MARK: @packets - two datagram handles in memory
+//
+// What is sent by one is received by the other, across threads if need be.
+// There is no socket; time-outs, pollers and limits are as on UDP.
+//==============================================================================
+
+// Two handles in memory: what one sends the other receives. `capacity` is how
+// many bytes may be under way in each direction, 0 = 262,144, each datagram
+// counting 32 more: a longer one is NKT_EMSGSIZE, one that does not fit now
+// NKT_EAGAIN, so that none is lost. With the other end closed sending is NKT_EREFUSED. Addresses are not looked
+// at. Never blocks. Returns NKT_OK, NKT_ENOMEM or NKT_EINVAL.
+NKT_API int nkt_udp_pair(const nkt_udp_opts *a_opts, const nkt_udp_opts *b_opts,
+                         uint32_t capacity, nkt_udp **a, nkt_udp **b);
+#endif
+
 #ifndef NETKIT_NO_LAYOUT
 //==============================================================================
 // MARK: @layout - sizes and offsets, for bindings
@@ -1601,6 +2026,7 @@ NKT_API size_t nkt_layout(const char **names, const uint16_t **numbers);
     #include <winsock2.h>
     #include <ws2tcpip.h>
     #include <windows.h>
+    #include <mswsock.h>
     #include <iphlpapi.h>
     #include <netioapi.h>
     #include <process.h>
@@ -1615,6 +2041,7 @@ NKT_API size_t nkt_layout(const char **names, const uint16_t **numbers);
     #include <errno.h>
     #include <dlfcn.h>
     #include <fcntl.h>
+    #include <ifaddrs.h>
     #include <net/if.h>
     #include <netdb.h>
     #include <netinet/in.h>
@@ -1642,6 +2069,7 @@ system headers, or compile with -D_GNU_SOURCE or -std=gnu99"
 #if defined(__linux__)
     #include <sys/eventfd.h>
     #include <sys/random.h>
+    #include <sys/syscall.h>
     #define NKTI_LINUX 1
     #if !defined(__cplusplus) && !defined(__USE_GNU)
         // Hidden from those who included a system header before netkit.h.
@@ -1649,6 +2077,9 @@ system headers, or compile with -D_GNU_SOURCE or -std=gnu99"
     #endif
 #else
     #define NKTI_LINUX 0
+    #if !NKTI_WINDOWS
+        #include <net/if_dl.h>
+    #endif
 #endif
 
 #if !defined(NETKIT_USE_POLL) && NKTI_LINUX
@@ -3315,6 +3746,949 @@ static const nkt_sys_threads nkti_os_threads = {
     sizeof(nkt_sys_threads), nkti_os_thread_start,
 };
 
+#ifndef NETKIT_NO_UDP
+//==============================================================================
+// MARK: @sys.udp - datagrams in and out, on each system
+//
+// How a datagram came, and through what it is to leave, stands in control
+// messages beside it (RFC 3542). They differ most of all:
+//
+//               one socket for both   arrival told by   leaves through
+//     Linux     yes, IPv4 mapped      PKTINFO           PKTINFO
+//     Windows   no: two               PKTINFO           MULTICAST_IF, before it
+//     macOS     no: two               PKTINFO           MULTICAST_IF
+//     BSDs      no: two               RECVDSTADDR, IF   MULTICAST_IF
+//
+// Linux moves many datagrams in one call, and many of one length as one that is
+// cut up at the very end (UDP_SEGMENT) or was put together on the way
+// (UDP_GRO); elsewhere there is a loop.
+//==============================================================================
+
+// Whether an IPv6 socket can do all that is asked of one for IPv4.
+#define NKTI_UDP_DUAL NKTI_LINUX
+#define NKTI_UDP_MESSAGES 64            // in one call of the system
+#define NKTI_UDP_PARTS 512
+#define NKTI_UDP_RECEIVED 16
+#define NKTI_SEGMENTS_MAX 64            // the kernel's limit of one message
+#define NKTI_SEGMENT_BYTES 65000        // below any datagram's
+#define NKTI_SEGMENT_LEN 1452           // longer ones gain nothing and may not pass
+
+typedef union nkti_sockname {
+    struct sockaddr any;
+    struct sockaddr_in in4;
+    struct sockaddr_in6 in6;
+} nkti_sockname;
+
+// Under both names on a socket for both families; a negative one is none.
+static int nkti_udp_set(nkt_fd fd, int family, int name4, int name6, int value) {
+    if (family != NKT_IPV4) {
+        if (name6 < 0) return NKT_EUNSUPPORTED;
+        int err = nkti_os_setsockopt(fd, IPPROTO_IPV6, name6, value);
+        if (err < 0) return err;
+    }
+    if (family == NKT_IPV6) return NKT_OK;
+    if (name4 < 0) return NKT_EUNSUPPORTED;
+#if !NKTI_WINDOWS
+    if (name4 == IP_MULTICAST_TTL || name4 == IP_MULTICAST_LOOP) {
+        unsigned char byte = (unsigned char)value;      // the BSDs take nothing else
+        return nkti_os_result(setsockopt((int)fd, IPPROTO_IP, name4, &byte, sizeof byte));
+    }
+#endif
+    return nkti_os_setsockopt(fd, IPPROTO_IP, name4, value);
+}
+
+#if NKTI_LINUX
+enum {      // not in every C library's headers
+    NKTI_IP_RECVERR = 11, NKTI_IPV6_RECVERR = 25, NKTI_IP_MULTICAST_ALL = 49,
+    NKTI_IPV6_MULTICAST_ALL = 29, NKTI_SOL_UDP = 17, NKTI_UDP_SEGMENT = 103, NKTI_UDP_GRO = 104,
+    NKTI_IP_MTU = 14, NKTI_IPV6_MTU = 24
+};
+#endif
+
+static int nkti_udp_dont_fragment(nkt_fd fd, int family, bool on) {
+#if NKTI_LINUX
+    // IP_PMTUDISC_DO, and IP_PMTUDISC_WANT, which Linux begins with.
+    return nkti_udp_set(fd, family, IP_MTU_DISCOVER, IPV6_MTU_DISCOVER, on ? 2 : 1);
+#elif NKTI_WINDOWS
+    return nkti_udp_set(fd, family, IP_DONTFRAGMENT, IPV6_DONTFRAG, on);
+#elif defined(IP_DONTFRAG)
+    return nkti_udp_set(fd, family, IP_DONTFRAG, IPV6_DONTFRAG, on);
+#else
+    return nkti_udp_set(fd, family, -1, IPV6_DONTFRAG, on);
+#endif
+}
+
+// What every datagram socket needs. Facts that a system does not tell stay
+// unknown.
+static int nkti_udp_prepare(nkt_fd fd, int family) {
+    if (family != NKT_IPV6) nkti_os_setsockopt(fd, SOL_SOCKET, SO_BROADCAST, 1);
+#if NKTI_WINDOWS
+    // Else an ICMP error for one peer would fail the next receive from another.
+    BOOL off = FALSE;
+    DWORD got = 0;
+    const DWORD sio_udp_connreset = 0x9800000c, sio_udp_netreset = 0x9800000f;
+    WSAIoctl((SOCKET)fd, sio_udp_connreset, &off, sizeof off, NULL, 0, &got, NULL, NULL);
+    WSAIoctl((SOCKET)fd, sio_udp_netreset, &off, sizeof off, NULL, 0, &got, NULL, NULL);
+    const int recv_ttl = 21, recv_tos = 40;     // IP_RECVTTL, IP_RECVTOS and IPv6's
+    nkti_udp_set(fd, family, recv_ttl, recv_ttl, 1);
+    nkti_udp_set(fd, family, recv_tos, recv_tos, 1);
+    return nkti_udp_set(fd, family, IP_PKTINFO, IPV6_PKTINFO, 1);
+#else
+    #if NKTI_LINUX
+    // Linux gives every socket what any socket of the host has joined.
+    nkti_udp_set(fd, family, NKTI_IP_MULTICAST_ALL, NKTI_IPV6_MULTICAST_ALL, 0);
+    #endif
+    if (family != NKT_IPV6) {
+        nkti_os_setsockopt(fd, IPPROTO_IP, IP_RECVTTL, 1);
+    #ifdef IP_RECVTOS
+        nkti_os_setsockopt(fd, IPPROTO_IP, IP_RECVTOS, 1);
+    #endif
+    #if defined(IP_RECVDSTADDR) && defined(IP_RECVIF)
+        nkti_os_setsockopt(fd, IPPROTO_IP, IP_RECVDSTADDR, 1);
+        nkti_os_setsockopt(fd, IPPROTO_IP, IP_RECVIF, 1);
+    #else
+        // The IPv6 one tells IPv4's too.
+        if (family == NKT_IPV4) nkti_os_setsockopt(fd, IPPROTO_IP, IP_PKTINFO, 1);
+    #endif
+    }
+    #ifdef IPV6_RECVPKTINFO
+    if (family != NKT_IPV4) {
+        nkti_os_setsockopt(fd, IPPROTO_IPV6, IPV6_RECVPKTINFO, 1);
+        nkti_os_setsockopt(fd, IPPROTO_IPV6, IPV6_RECVHOPLIMIT, 1);
+        nkti_os_setsockopt(fd, IPPROTO_IPV6, IPV6_RECVTCLASS, 1);
+    }
+    #endif
+    return NKT_OK;
+#endif
+}
+
+// Sharing is for who asks. Windows would let others take a port that nobody
+// shares.
+static int nkti_udp_reuse(nkt_fd fd, bool on) {
+#if NKTI_WINDOWS
+    return nkti_os_setsockopt(fd, SOL_SOCKET, on ? SO_REUSEADDR : SO_EXCLUSIVEADDRUSE, 1);
+#else
+    if (!on) return NKT_OK;
+    #if defined(SO_REUSEPORT) && !NKTI_LINUX
+    int err = nkti_os_setsockopt(fd, SOL_SOCKET, SO_REUSEPORT, 1);
+    if (err < 0) return err;
+    #endif
+    return nkti_os_setsockopt(fd, SOL_SOCKET, SO_REUSEADDR, 1);
+#endif
+}
+
+// 1: of an unconnected socket; 2: it is connected now.
+static int nkti_udp_icmp_errors(nkt_fd fd, int family, int value) {
+#if NKTI_LINUX
+    if (value != 1) return NKT_OK;
+    return nkti_udp_set(fd, family, NKTI_IP_RECVERR, NKTI_IPV6_RECVERR, 1);
+#else
+    (void)family;
+    if (value == 1) return NKT_EUNSUPPORTED;
+    #if NKTI_WINDOWS
+    BOOL on = TRUE;
+    DWORD got = 0;
+    const DWORD sio_udp_connreset = 0x9800000c;
+    WSAIoctl((SOCKET)fd, sio_udp_connreset, &on, sizeof on, NULL, 0, &got, NULL, NULL);
+    #else
+    (void)fd;
+    #endif
+    return NKT_OK;
+#endif
+}
+
+static int nkti_os_udp_set_option(nkt_env *env, nkt_fd fd, int family, int option,
+                                  int64_t value) {
+    (void)env;
+    int number = (int)value;
+    switch (option) {
+    case NKT_UDP_HOPS: return nkti_udp_set(fd, family, IP_TTL, IPV6_UNICAST_HOPS, number);
+    case NKT_UDP_MULTICAST_HOPS:
+        return nkti_udp_set(fd, family, IP_MULTICAST_TTL, IPV6_MULTICAST_HOPS, number);
+    case NKT_UDP_TRAFFIC_CLASS: return nkti_udp_set(fd, family, IP_TOS, IPV6_TCLASS, number);
+    case NKT_UDP_DONT_FRAGMENT: return nkti_udp_dont_fragment(fd, family, number != 0);
+    case NKT_UDP_LOOPBACK:
+        return nkti_udp_set(fd, family, IP_MULTICAST_LOOP, IPV6_MULTICAST_LOOP, number != 0);
+    case NKT_UDP_FACTS: return nkti_udp_prepare(fd, family);
+    case NKT_UDP_REUSE: return nkti_udp_reuse(fd, number != 0);
+    case NKT_UDP_ICMP_ERRORS: return nkti_udp_icmp_errors(fd, family, number);
+#if NKTI_LINUX
+    case NKT_UDP_COALESCE: return nkti_os_setsockopt(fd, NKTI_SOL_UDP, NKTI_UDP_GRO, number);
+#endif
+    default: return NKT_EUNSUPPORTED;
+    }
+}
+
+static int nkti_os_udp_get_option(nkt_env *env, nkt_fd fd, int family, int option,
+                                  int64_t *value) {
+    int number = 0, err = NKT_EUNSUPPORTED;
+    (void)env;
+#if NKTI_LINUX
+    if (option == NKT_UDP_PATH_MTU) {
+        if (family != NKT_IPV4) {
+            err = nkti_os_getsockopt(fd, IPPROTO_IPV6, NKTI_IPV6_MTU, &number);
+        }
+        if (err < 0 && family != NKT_IPV6) {
+            err = nkti_os_getsockopt(fd, IPPROTO_IP, NKTI_IP_MTU, &number);
+        }
+    }
+#else
+    (void)fd;
+    (void)family;
+    (void)option;
+#endif
+    if (err >= 0) *value = number;
+    return err;
+}
+
+// --- Names and control messages ----------------------------------------------
+
+static nkti_socklen nkti_udp_to_name(const nkt_addr *addr, int family, nkti_sockname *name) {
+    nkt_addr mapped;
+    if (family == 0 && addr->ip.family == NKT_IPV4) {
+        mapped = *addr;
+        mapped.ip = nkt_ip_map(&addr->ip);
+        addr = &mapped;
+    }
+    int len = nkt_addr_to_sockaddr(addr, name, sizeof *name);
+    return len < 0 ? 0 : (nkti_socklen)len;
+}
+
+static void nkti_udp_from_name(const nkti_sockname *name, size_t len, nkt_addr *addr) {
+    if (nkt_addr_from_sockaddr(name, len, addr) < 0) memset(addr, 0, sizeof *addr);
+    addr->ip = nkt_ip_unmap(&addr->ip);
+}
+
+static void nkti_udp_came_to(nkt_datagram *datagram, const void *bytes, size_t len,
+                             uint32_t index) {
+    nkt_ip ip = nkt_ip_from_bytes(bytes, len);
+    datagram->local = nkt_ip_unmap(&ip);
+    if (index != 0) datagram->interface_index = index;
+}
+
+static void nkti_udp_fact4(nkt_datagram *datagram, int type, const void *data, size_t len,
+                           int number) {
+#ifdef IP_PKTINFO
+    struct in_pktinfo info;
+    if (type == IP_PKTINFO && len >= sizeof info) {
+        memcpy(&info, data, sizeof info);
+        nkti_udp_came_to(datagram, &info.ipi_addr, 4, (uint32_t)info.ipi_ifindex);
+    }
+#endif
+#if !NKTI_WINDOWS && defined(IP_RECVDSTADDR) && defined(IP_RECVIF)
+    struct sockaddr_dl link;
+    if (type == IP_RECVDSTADDR && len >= 4) nkti_udp_came_to(datagram, data, 4, 0);
+    if (type == IP_RECVIF && len >= offsetof(struct sockaddr_dl, sdl_data)) {
+        memcpy(&link, data, offsetof(struct sockaddr_dl, sdl_data));
+        datagram->interface_index = link.sdl_index;
+    }
+#endif
+#if NKTI_WINDOWS
+    const int recv_ttl = 21, recv_tos = 40;
+    if (type == recv_ttl || type == IP_TTL) datagram->hops = number;
+    if (type == recv_tos || type == IP_TOS) datagram->traffic_class = number;
+#elif NKTI_LINUX
+    if (type == IP_TTL) datagram->hops = number;
+    if (type == IP_TOS) datagram->traffic_class = number;
+#else
+    if (type == IP_RECVTTL) datagram->hops = number;
+    #ifdef IP_RECVTOS
+    if (type == IP_RECVTOS) datagram->traffic_class = number;
+    #endif
+#endif
+}
+
+// One control message of a datagram that came in.
+static void nkti_udp_fact(nkt_datagram *datagram, int level, int type, const void *data,
+                          size_t len) {
+    int number = 0;
+    if (len >= sizeof number) memcpy(&number, data, sizeof number);
+    else if (len > 0) number = *(const uint8_t *)data;
+    if (level == IPPROTO_IP) nkti_udp_fact4(datagram, type, data, len, number);
+#ifdef IPV6_PKTINFO
+    if (level == IPPROTO_IPV6) {
+        struct { uint8_t addr[16]; uint32_t index; } info;      // in6_pktinfo
+        if (type == IPV6_PKTINFO && len >= sizeof info) {
+            memcpy(&info, data, sizeof info);
+            nkti_udp_came_to(datagram, info.addr, 16, info.index);
+        }
+    #if NKTI_WINDOWS
+        const int recv_tclass = 40;
+        if (type == recv_tclass) datagram->traffic_class = number;
+    #endif
+        if (type == IPV6_HOPLIMIT) datagram->hops = number;
+        if (type == IPV6_TCLASS) datagram->traffic_class = number;
+    }
+#endif
+#if NKTI_LINUX
+    if (level == NKTI_SOL_UDP && type == NKTI_UDP_GRO && number > 0) {
+        datagram->segment = (uint32_t)number;
+    }
+#endif
+}
+
+// --- One datagram ------------------------------------------------------------
+
+// A group leaves by an interface that the socket was told of before.
+static int nkti_udp_leave_by(nkt_fd fd, const nkt_datagram *datagram) {
+    bool is_group = datagram->addr.ip.family == NKT_IPV4
+        ? (datagram->addr.ip.bytes[0] & 0xf0) == 0xe0 : datagram->addr.ip.bytes[0] == 0xff;
+    if (NKTI_LINUX || datagram->interface_index == 0 || !is_group) return NKT_OK;
+    if (datagram->addr.ip.family == NKT_IPV6) {
+        return nkti_os_setsockopt(fd, IPPROTO_IPV6, IPV6_MULTICAST_IF,
+                                  (int)datagram->interface_index);
+    }
+    return nkti_os_result(setsockopt((nkti_socket)fd, IPPROTO_IP, IP_MULTICAST_IF,
+                                     (const char *)datagram->local.bytes, 4));
+}
+
+#if NKTI_WINDOWS
+// What Windows calls an ICMP error of a datagram.
+static int nkti_udp_error(void) {
+    int os_error = WSAGetLastError();
+    if (os_error == WSAECONNRESET) return NKT_EREFUSED;
+    return os_error == WSAENETRESET ? (int)NKT_EHOSTUNREACH : nkti_error_from_os(os_error);
+}
+
+static LPFN_WSARECVMSG nkti_udp_recvmsg(nkt_fd fd) {
+    GUID id = WSAID_WSARECVMSG;
+    LPFN_WSARECVMSG found = NULL;
+    DWORD got = 0;
+    WSAIoctl((SOCKET)fd, SIO_GET_EXTENSION_FUNCTION_POINTER, &id, sizeof id, &found,
+             sizeof found, &got, NULL, NULL);
+    return found;
+}
+
+static int nkti_udp_recv_one(nkt_fd fd, nkt_datagram *datagram, bool facts) {
+    nkti_sockname name;
+    union { size_t align; char room[256]; } control;
+    WSACMSGHDR head;
+    const size_t head_size = (sizeof head + 7) & ~(size_t)7;
+    WSABUF part;
+    WSAMSG message;
+    DWORD got = 0, flags = 0;
+    int result, name_len = sizeof name;
+    part.buf = (char *)datagram->data;
+    part.len = datagram->cap;
+    memset(&message, 0, sizeof message);
+    LPFN_WSARECVMSG recvmsg = facts ? nkti_udp_recvmsg(fd) : NULL;
+    if (recvmsg != NULL) {
+        message.name = &name.any;
+        message.namelen = name_len;
+        message.lpBuffers = &part;
+        message.dwBufferCount = 1;
+        message.Control.buf = control.room;
+        message.Control.len = sizeof control;
+        result = recvmsg((SOCKET)fd, &message, &got, NULL, NULL);
+        name_len = message.namelen;
+        flags = message.dwFlags;
+    } else {
+        result = WSARecvFrom((SOCKET)fd, &part, 1, &got, &flags, &name.any, &name_len, NULL,
+                             NULL);
+    }
+    // The beginning of a longer one is there nonetheless.
+    bool cut = result != 0 && WSAGetLastError() == WSAEMSGSIZE;
+    if (result != 0 && !cut) return nkti_udp_error();
+    datagram->truncated = cut || (flags & MSG_TRUNC) != 0;
+    datagram->len = datagram->truncated ? datagram->cap : (uint32_t)got;
+    nkti_udp_from_name(&name, (size_t)name_len, &datagram->addr);
+    if (recvmsg == NULL || cut) return 1;
+    for (size_t at = 0; at + head_size <= message.Control.len;
+         at += (head.cmsg_len + 7) & ~(size_t)7) {
+        memcpy(&head, control.room + at, sizeof head);
+        if (head.cmsg_len < head_size || head.cmsg_len > message.Control.len - at) break;
+        nkti_udp_fact(datagram, head.cmsg_level, head.cmsg_type, control.room + at + head_size,
+                      head.cmsg_len - head_size);
+    }
+    return 1;
+}
+
+static int nkti_udp_send_one(nkt_fd fd, int family, const nkt_datagram *datagram) {
+    nkti_sockname name;
+    WSABUF part;
+    DWORD sent = 0;
+    nkti_socklen len = 0;
+    int err = nkti_udp_leave_by(fd, datagram);
+    if (err < 0) return err;
+    if (datagram->addr.ip.family != 0) len = nkti_udp_to_name(&datagram->addr, family, &name);
+    part.buf = (char *)datagram->data;
+    part.len = datagram->len;
+    int result = WSASendTo((SOCKET)fd, &part, 1, &sent, 0, len > 0 ? &name.any : NULL, len,
+                           NULL, NULL);
+    return result == 0 ? 1 : nkti_udp_error();
+}
+
+#else
+
+typedef union nkti_control {
+    size_t align;
+    char room[192];
+} nkti_control;
+
+static void nkti_udp_message(struct msghdr *message, struct iovec *part, nkti_sockname *name,
+                             nkti_control *control, const nkt_datagram *datagram) {
+    memset(message, 0, sizeof *message);
+    part->iov_base = datagram->data;
+    part->iov_len = datagram->cap;
+    message->msg_name = name;
+    message->msg_namelen = sizeof *name;
+    message->msg_iov = part;
+    message->msg_iovlen = 1;
+    message->msg_control = control->room;
+    message->msg_controllen = sizeof *control;
+}
+
+static void nkti_udp_received(nkt_datagram *datagram, struct msghdr *message, size_t got) {
+    datagram->len = (uint32_t)got;
+    datagram->truncated = (message->msg_flags & MSG_TRUNC) != 0;
+    nkti_udp_from_name((const nkti_sockname *)message->msg_name, message->msg_namelen,
+                       &datagram->addr);
+    for (struct cmsghdr *at = CMSG_FIRSTHDR(message); at != NULL; at = CMSG_NXTHDR(message, at)) {
+        nkti_udp_fact(datagram, at->cmsg_level, at->cmsg_type, CMSG_DATA(at),
+                      at->cmsg_len - (size_t)((char *)CMSG_DATA(at) - (char *)at));
+    }
+}
+
+static size_t nkti_control_put(nkti_control *control, size_t at, int level, int type,
+                               const void *data, size_t len) {
+    struct cmsghdr head;
+    memset(&head, 0, sizeof head);
+    head.cmsg_len = CMSG_LEN(len);
+    head.cmsg_level = level;
+    head.cmsg_type = type;
+    memcpy(control->room + at, &head, sizeof head);
+    memcpy(control->room + at + (CMSG_LEN(len) - len), data, len);
+    return at + CMSG_SPACE(len);
+}
+
+// From which address and through which interface a datagram is to leave, and of
+// what class it is. Returns the bytes of control messages.
+static size_t nkti_udp_control(const nkt_datagram *datagram, int family, nkti_control *control) {
+    size_t at = 0;
+    int family_is = datagram->addr.ip.family != 0 ? datagram->addr.ip.family
+                  : family != 0 ? family : datagram->local.family;
+    memset(control, 0, sizeof *control);
+    if (datagram->interface_index != 0 || datagram->local.family != 0) {
+        if (family_is != NKT_IPV4) {
+    #ifdef IPV6_PKTINFO
+            struct { uint8_t addr[16]; uint32_t index; } info;
+            memcpy(info.addr, datagram->local.bytes, 16);
+            info.index = datagram->interface_index;
+            at = nkti_control_put(control, at, IPPROTO_IPV6, IPV6_PKTINFO, &info, sizeof info);
+    #endif
+        } else {
+    #if NKTI_LINUX || defined(__APPLE__)
+            struct in_pktinfo info;
+            memset(&info, 0, sizeof info);
+            memcpy(&info.ipi_ifindex, &datagram->interface_index, sizeof info.ipi_ifindex);
+            memcpy(&info.ipi_spec_dst, datagram->local.bytes, 4);
+            at = nkti_control_put(control, at, IPPROTO_IP, IP_PKTINFO, &info, sizeof info);
+    #elif defined(IP_SENDSRCADDR)
+            if (datagram->local.family != 0) {
+                at = nkti_control_put(control, at, IPPROTO_IP, IP_SENDSRCADDR,
+                                      datagram->local.bytes, 4);
+            }
+    #endif
+        }
+    }
+    if (datagram->traffic_class > 0) {
+        int value = datagram->traffic_class;
+        // Each family overlooks the other's.
+        if (family_is != NKT_IPV4 && family != NKT_IPV4) {
+            at = nkti_control_put(control, at, IPPROTO_IPV6, IPV6_TCLASS, &value, sizeof value);
+        }
+        if (family_is != NKT_IPV6 && family != NKT_IPV6) {
+            at = nkti_control_put(control, at, IPPROTO_IP, IP_TOS, &value, sizeof value);
+        }
+    }
+    return at;
+}
+
+static bool nkti_udp_is_plain(const nkt_datagram *datagram) {
+    return datagram->interface_index == 0 && datagram->local.family == 0 &&
+           datagram->traffic_class <= 0;
+}
+
+static int nkti_udp_send_one(nkt_fd fd, int family, const nkt_datagram *datagram) {
+    nkti_sockname name;
+    nkti_socklen len = 0;
+    int err = nkti_udp_leave_by(fd, datagram);
+    if (err < 0) return err;
+    if (datagram->addr.ip.family != 0) len = nkti_udp_to_name(&datagram->addr, family, &name);
+    if (nkti_udp_is_plain(datagram)) {
+        ssize_t sent = sendto((int)fd, datagram->data, datagram->len,
+                              NKTI_NOSIGNAL | NKTI_DONTWAIT, len > 0 ? &name.any : NULL, len);
+        return sent >= 0 ? 1 : nkti_error_from_os(errno);
+    }
+    nkti_control control;
+    struct msghdr message;
+    struct iovec part;
+    nkti_udp_message(&message, &part, &name, &control, datagram);
+    part.iov_len = datagram->len;
+    message.msg_name = len > 0 ? &name : NULL;
+    message.msg_namelen = len;
+    message.msg_controllen = nkti_udp_control(datagram, family, &control);
+    if (message.msg_controllen == 0) message.msg_control = NULL;
+    ssize_t sent = sendmsg((int)fd, &message, NKTI_NOSIGNAL | NKTI_DONTWAIT);
+    return sent >= 0 ? 1 : nkti_error_from_os(errno);
+}
+
+static int nkti_udp_recv_one(nkt_fd fd, nkt_datagram *datagram, bool facts) {
+    nkti_sockname name;
+    #if NKTI_LINUX
+    if (!facts) {
+        // Linux tells the whole length, so a cut needs no message header.
+        socklen_t len = sizeof name;
+        ssize_t whole = recvfrom((int)fd, datagram->data, datagram->cap,
+                                 NKTI_DONTWAIT | MSG_TRUNC, &name.any, &len);
+        if (whole < 0) return nkti_error_from_os(errno);
+        datagram->truncated = (size_t)whole > datagram->cap;
+        datagram->len = datagram->truncated ? datagram->cap : (uint32_t)whole;
+        nkti_udp_from_name(&name, len, &datagram->addr);
+        return 1;
+    }
+    #endif
+    nkti_control control;
+    struct msghdr message;
+    struct iovec part;
+    nkti_udp_message(&message, &part, &name, &control, datagram);
+    if (!facts) message.msg_controllen = 0;
+    ssize_t got = recvmsg((int)fd, &message, NKTI_DONTWAIT);
+    if (got < 0) return nkti_error_from_os(errno);
+    nkti_udp_received(datagram, &message, (size_t)got);
+    return 1;
+}
+#endif
+
+// --- Many --------------------------------------------------------------------
+
+#if NKTI_LINUX
+
+// As struct mmsghdr and its calls, which are hidden from those who included a
+// system header before netkit.h.
+typedef struct nkti_mmsghdr {
+    struct msghdr head;
+    unsigned int len;
+} nkti_mmsghdr;
+
+static int nkti_os_udp_recv(nkt_env *env, nkt_fd fd, int family, nkt_datagram *list, int count,
+                            bool facts) {
+    nkti_mmsghdr messages[NKTI_UDP_RECEIVED];
+    struct iovec parts[NKTI_UDP_RECEIVED];
+    nkti_sockname names[NKTI_UDP_RECEIVED];
+    nkti_control controls[NKTI_UDP_RECEIVED];
+    (void)env;
+    (void)family;
+    if (count == 1) return nkti_udp_recv_one(fd, list, facts);
+    if (count > NKTI_UDP_RECEIVED) count = NKTI_UDP_RECEIVED;
+    for (int i = 0; i < count; i++) {
+        nkti_udp_message(&messages[i].head, &parts[i], &names[i], &controls[i], &list[i]);
+    }
+    int got = (int)syscall(SYS_recvmmsg, (int)fd, messages, (unsigned)count, NKTI_DONTWAIT, NULL);
+    if (got < 0) return nkti_error_from_os(errno);
+    for (int i = 0; i < got; i++) nkti_udp_received(&list[i], &messages[i].head, messages[i].len);
+    return got;
+}
+
+// Whether two datagrams leave in the same way to the same place.
+static bool nkti_udp_is_alike(const nkt_datagram *a, const nkt_datagram *b) {
+    return memcmp(&a->addr, &b->addr, sizeof a->addr) == 0 &&
+           a->interface_index == b->interface_index && a->traffic_class == b->traffic_class &&
+           memcmp(&a->local, &b->local, sizeof a->local) == 0;
+}
+
+// How many datagrams of the list can go as one message.
+static int nkti_udp_run(const nkt_datagram *list, int count, bool segments) {
+    uint32_t len = list[0].len, total = len;
+    int run = 1;
+    if (!segments || len == 0 || len > NKTI_SEGMENT_LEN) return 1;
+    while (run < count && run < NKTI_SEGMENTS_MAX && list[run].len <= len &&
+           list[run].len > 0 && total + len <= NKTI_SEGMENT_BYTES &&
+           nkti_udp_is_alike(&list[0], &list[run])) {
+        total += list[run].len;
+        // A shorter one can only be the last.
+        if (list[run++].len < len) break;
+    }
+    return run;
+}
+
+typedef struct nkti_udp_sending {
+    nkti_mmsghdr messages[NKTI_UDP_MESSAGES];
+    nkti_sockname names[NKTI_UDP_MESSAGES];
+    nkti_control controls[NKTI_UDP_MESSAGES];
+    struct iovec parts[NKTI_UDP_PARTS];
+    int ends[NKTI_UDP_MESSAGES];        // how many datagrams each message and those before are
+    int count, part_count;
+} nkti_udp_sending;
+
+// Adds a run as one message. What lies back to back is one part.
+static void nkti_udp_add_run(nkti_udp_sending *out, const nkt_datagram *list, int run,
+                             int family) {
+    int at = out->count;
+    struct msghdr *head = &out->messages[at].head;
+    struct iovec *parts = &out->parts[out->part_count];
+    size_t part_count = 0;
+    memset(head, 0, sizeof *head);
+    for (int i = 0; i < run; i++) {
+        if (part_count > 0 && (char *)parts[part_count - 1].iov_base +
+                              parts[part_count - 1].iov_len == (char *)list[i].data) {
+            parts[part_count - 1].iov_len += list[i].len;
+            continue;
+        }
+        parts[part_count].iov_base = list[i].data;
+        parts[part_count++].iov_len = list[i].len;
+    }
+    head->msg_iov = parts;
+    head->msg_iovlen = part_count;
+    if (list[0].addr.ip.family != 0) {
+        // The same peer as before has the same name.
+        bool again = at > 0 && out->messages[at - 1].head.msg_name != NULL &&
+                     memcmp(&list[0].addr, &list[-1].addr, sizeof list[0].addr) == 0;
+        head->msg_name = again ? out->messages[at - 1].head.msg_name : &out->names[at];
+        head->msg_namelen = again ? out->messages[at - 1].head.msg_namelen
+                                  : nkti_udp_to_name(&list[0].addr, family, &out->names[at]);
+    }
+    size_t control = nkti_udp_is_plain(&list[0]) ? 0
+                   : nkti_udp_control(&list[0], family, &out->controls[at]);
+    if (run > 1) {
+        uint16_t segment = (uint16_t)list[0].len;
+        control = nkti_control_put(&out->controls[at], control, NKTI_SOL_UDP, NKTI_UDP_SEGMENT,
+                                   &segment, sizeof segment);
+    }
+    if (control > 0) head->msg_control = out->controls[at].room;
+    head->msg_controllen = control;
+    out->ends[at] = (at > 0 ? out->ends[at - 1] : 0) + run;
+    out->part_count += (int)part_count;
+    out->count++;
+}
+
+static int nkti_os_udp_send(nkt_env *env, nkt_fd fd, int family, const nkt_datagram *list,
+                            int count, bool *segments) {
+    nkti_udp_sending out;
+    (void)env;
+    if (count == 1) return nkti_udp_send_one(fd, family, list);
+    for (bool segmenting = *segments;; segmenting = false) {
+        out.count = out.part_count = 0;
+        bool first_is_run = false;
+        for (int i = 0; i < count && out.count < NKTI_UDP_MESSAGES;) {
+            int run = nkti_udp_run(list + i, count - i, segmenting);
+            if (out.part_count + run > NKTI_UDP_PARTS) break;
+            if (i == 0) first_is_run = run > 1;
+            nkti_udp_add_run(&out, list + i, run, family);
+            i += run;
+        }
+        int sent = (int)syscall(SYS_sendmmsg, (int)fd, out.messages, (unsigned)out.count,
+                                NKTI_NOSIGNAL | NKTI_DONTWAIT);
+        if (sent > 0) return out.ends[sent - 1];
+        int os_error = sent < 0 ? errno : EIO;
+        // A way out that cannot sum up segments says EIO, an old kernel or a
+        // path that they do not fit through something else.
+        if (os_error == EIO) *segments = false;
+        if (!first_is_run || (os_error != EIO && os_error != EINVAL && os_error != EMSGSIZE &&
+                              os_error != ENOPROTOOPT)) return nkti_error_from_os(os_error);
+    }
+}
+
+#else
+
+static int nkti_os_udp_recv(nkt_env *env, nkt_fd fd, int family, nkt_datagram *list, int count,
+                            bool facts) {
+    (void)env;
+    (void)family;
+    for (int i = 0; i < count; i++) {
+        int got = nkti_udp_recv_one(fd, &list[i], facts);
+        if (got < 0) return i > 0 ? i : got;
+    }
+    return count;
+}
+
+static int nkti_os_udp_send(nkt_env *env, nkt_fd fd, int family, const nkt_datagram *list,
+                            int count, bool *segments) {
+    (void)env;
+    *segments = false;
+    for (int i = 0; i < count; i++) {
+        int sent = nkti_udp_send_one(fd, family, &list[i]);
+        if (sent < 0) return i > 0 ? i : sent;
+    }
+    return count;
+}
+#endif
+
+static int nkti_os_udp_next_error(nkt_env *env, nkt_fd fd, nkt_addr *to) {
+    (void)env;
+#if NKTI_LINUX
+    struct { uint32_t os_error; uint8_t origin, type, code, pad; uint32_t info, data; } what;
+    const int errqueue = 0x2000, ip_recverr = NKTI_IP_RECVERR, ipv6_recverr = NKTI_IPV6_RECVERR;
+    nkti_sockname name;
+    nkti_control control;
+    struct msghdr message;
+    struct iovec part;
+    nkt_datagram none;
+    char byte;
+    memset(&none, 0, sizeof none);
+    memset(&what, 0, sizeof what);
+    none.data = &byte;
+    nkti_udp_message(&message, &part, &name, &control, &none);
+    if (recvmsg((int)fd, &message, errqueue | MSG_DONTWAIT) < 0) return nkti_error_from_os(errno);
+    for (struct cmsghdr *at = CMSG_FIRSTHDR(&message); at != NULL;
+         at = CMSG_NXTHDR(&message, at)) {
+        bool is_error = (at->cmsg_level == IPPROTO_IP && at->cmsg_type == ip_recverr) ||
+                        (at->cmsg_level == IPPROTO_IPV6 && at->cmsg_type == ipv6_recverr);
+        if (is_error) memcpy(&what, CMSG_DATA(at), sizeof what);
+    }
+    nkti_udp_from_name(&name, message.msg_namelen, to);
+    errno = (int)what.os_error;
+    return nkti_error_from_os(errno);
+#else
+    (void)fd;
+    (void)to;
+    return NKT_EAGAIN;
+#endif
+}
+
+// --- Groups ------------------------------------------------------------------
+
+#if !NKTI_WINDOWS && defined(MCAST_JOIN_GROUP)
+static int nkti_os_udp_member(nkt_env *env, nkt_fd fd, const nkt_ip *group, const nkt_ip *source,
+                              uint32_t index, const nkt_ip *local, bool join) {
+    struct group_source_req request;
+    struct group_req any;
+    nkt_addr addr = nkt_addr_make(group, 0);
+    int level = group->family == NKT_IPV4 ? IPPROTO_IP : IPPROTO_IPV6;
+    (void)env;
+    (void)local;
+    memset(&request, 0, sizeof request);
+    memset(&any, 0, sizeof any);
+    if (source->family == 0) {
+        any.gr_interface = index;
+        nkt_addr_to_sockaddr(&addr, &any.gr_group, sizeof any.gr_group);
+        return nkti_os_result(setsockopt((int)fd, level,
+                                         join ? MCAST_JOIN_GROUP : MCAST_LEAVE_GROUP, &any,
+                                         sizeof any));
+    }
+    request.gsr_interface = index;
+    nkt_addr_to_sockaddr(&addr, &request.gsr_group, sizeof request.gsr_group);
+    addr.ip = *source;
+    nkt_addr_to_sockaddr(&addr, &request.gsr_source, sizeof request.gsr_source);
+    return nkti_os_result(setsockopt((int)fd, level, join ? MCAST_JOIN_SOURCE_GROUP
+                                                          : MCAST_LEAVE_SOURCE_GROUP,
+                                     &request, sizeof request));
+}
+#else
+static int nkti_os_udp_member(nkt_env *env, nkt_fd fd, const nkt_ip *group, const nkt_ip *source,
+                              uint32_t index, const nkt_ip *local, bool join) {
+    struct ip_mreq in4;
+    struct ipv6_mreq in6;
+    (void)env;
+    if (source->family != 0) {
+#if NKTI_WINDOWS
+        struct ip_mreq_source from;
+        if (group->family == NKT_IPV6) return NKT_EUNSUPPORTED;
+        memset(&from, 0, sizeof from);
+        memcpy(&from.imr_multiaddr, group->bytes, 4);
+        memcpy(&from.imr_sourceaddr, source->bytes, 4);
+        memcpy(&from.imr_interface, local->bytes, 4);
+        return nkti_os_result(setsockopt((SOCKET)fd, IPPROTO_IP, join ? IP_ADD_SOURCE_MEMBERSHIP
+                                                                      : IP_DROP_SOURCE_MEMBERSHIP,
+                                         (const char *)&from, sizeof from));
+#else
+        return NKT_EUNSUPPORTED;
+#endif
+    }
+    if (group->family == NKT_IPV6) {
+        memset(&in6, 0, sizeof in6);
+        memcpy(&in6.ipv6mr_multiaddr, group->bytes, 16);
+        in6.ipv6mr_interface = index;
+        return nkti_os_result(setsockopt((nkti_socket)fd, IPPROTO_IPV6,
+                                         join ? IPV6_JOIN_GROUP : IPV6_LEAVE_GROUP,
+                                         (const char *)&in6, sizeof in6));
+    }
+    if (local->family != NKT_IPV4) return NKT_EADDRNOTAVAIL;
+    memset(&in4, 0, sizeof in4);
+    memcpy(&in4.imr_multiaddr, group->bytes, 4);
+    memcpy(&in4.imr_interface, local->bytes, 4);
+    return nkti_os_result(setsockopt((nkti_socket)fd, IPPROTO_IP,
+                                     join ? IP_ADD_MEMBERSHIP : IP_DROP_MEMBERSHIP,
+                                     (const char *)&in4, sizeof in4));
+}
+#endif
+
+static const nkt_sys_udp nkti_os_udp = {
+    sizeof(nkt_sys_udp), nkti_os_udp_set_option, nkti_os_udp_get_option, nkti_os_udp_recv,
+    nkti_os_udp_send, nkti_os_udp_next_error, nkti_os_udp_member,
+};
+
+//==============================================================================
+// MARK: @sys.net - interfaces, their addresses, and news of them
+//
+// News is a descriptor that becomes readable: rtnetlink on Linux, a routing
+// socket on macOS and the BSDs. What it says is not read: whoever hears of news
+// looks at the list again. Windows has none here, and is asked now and then.
+//==============================================================================
+
+static void nkti_iface_put(nkt_sys_iface *rows, int cap, int at, const nkt_sys_iface *row) {
+    if (at < cap) rows[at] = *row;
+}
+
+#if NKTI_WINDOWS
+static uint32_t nkti_adapter_flags(const IP_ADAPTER_ADDRESSES *adapter) {
+    uint32_t flags = adapter->OperStatus == IfOperStatusUp ? NKT_IFACE_UP : 0;
+    const DWORD no_multicast = 0x10, ppp = 23, loopback = 24, tunnel = 131;
+    if ((adapter->Flags & no_multicast) == 0) flags |= NKT_IFACE_MULTICAST;
+    if (adapter->IfType == loopback) return flags | NKT_IFACE_LOOPBACK;
+    if (adapter->IfType == ppp || adapter->IfType == tunnel) {
+        return flags | NKT_IFACE_POINT_TO_POINT;
+    }
+    return flags | NKT_IFACE_BROADCAST;
+}
+
+static int nkti_os_net_list(nkt_env *env, nkt_sys_iface *rows, int cap) {
+    ULONG size = 16384, code = ERROR_BUFFER_OVERFLOW;
+    void *block = NULL;
+    int count = 0;
+    for (int i = 0; i < 4 && code == ERROR_BUFFER_OVERFLOW; i++) {
+        ULONG old_size = size;
+        block = nkti_resize(env, NULL, 0, size);
+        if (block == NULL) return NKT_ENOMEM;
+        code = GetAdaptersAddresses(AF_UNSPEC, GAA_FLAG_SKIP_ANYCAST | GAA_FLAG_SKIP_MULTICAST |
+                                    GAA_FLAG_SKIP_DNS_SERVER, NULL,
+                                    (IP_ADAPTER_ADDRESSES *)block, &size);
+        if (code == NO_ERROR) size = old_size;
+        else nkti_free(env, block, old_size);
+    }
+    if (code != NO_ERROR) return code == ERROR_NO_DATA ? 0 : (int)NKT_EOS;
+    for (IP_ADAPTER_ADDRESSES *at = (IP_ADAPTER_ADDRESSES *)block; at != NULL; at = at->Next) {
+        nkt_sys_iface row;
+        memset(&row, 0, sizeof row);
+        row.flags = nkti_adapter_flags(at);
+        row.index = at->IfIndex != 0 ? at->IfIndex : at->Ipv6IfIndex;
+        nkti_iface_put(rows, cap, count++, &row);
+        for (IP_ADAPTER_UNICAST_ADDRESS *has = at->FirstUnicastAddress; has != NULL;
+             has = has->Next) {
+            nkt_addr addr;
+            if (nkt_addr_from_sockaddr(has->Address.lpSockaddr,
+                                       (size_t)has->Address.iSockaddrLength, &addr) < 0) continue;
+            row.ip = addr.ip;
+            row.index = addr.ip.family == NKT_IPV6 ? at->Ipv6IfIndex : at->IfIndex;
+            row.bits = has->OnLinkPrefixLength;
+            nkti_iface_put(rows, cap, count++, &row);
+        }
+    }
+    nkti_free(env, block, size);
+    return count;
+}
+
+static int nkti_os_net_watch_open(nkt_env *env, nkt_fd *fd) {
+    (void)env;
+    (void)fd;
+    return NKT_EUNSUPPORTED;
+}
+
+#else
+
+static uint32_t nkti_mask_bits(const uint8_t *bytes, size_t len) {
+    uint32_t bits = 0;
+    for (size_t i = 0; i < len * 8 && (bytes[i / 8] & (0x80 >> i % 8)) != 0; i++) bits++;
+    return bits;
+}
+
+static void nkti_iface_read(const struct ifaddrs *at, nkt_sys_iface *row) {
+    nkt_addr addr;
+    unsigned flags = at->ifa_flags;
+    if ((flags & IFF_UP) && (flags & IFF_RUNNING)) row->flags |= NKT_IFACE_UP;
+    if (flags & IFF_LOOPBACK) row->flags |= NKT_IFACE_LOOPBACK;
+    if (flags & IFF_MULTICAST) row->flags |= NKT_IFACE_MULTICAST;
+    if (flags & IFF_BROADCAST) row->flags |= NKT_IFACE_BROADCAST;
+    if (flags & IFF_POINTOPOINT) row->flags |= NKT_IFACE_POINT_TO_POINT;
+    if (at->ifa_addr == NULL || (at->ifa_addr->sa_family != AF_INET &&
+                                 at->ifa_addr->sa_family != AF_INET6)) return;
+    bool is_ipv4 = at->ifa_addr->sa_family == AF_INET;
+    size_t size = is_ipv4 ? sizeof(struct sockaddr_in) : sizeof(struct sockaddr_in6);
+    if (nkt_addr_from_sockaddr(at->ifa_addr, size, &addr) >= 0) row->ip = addr.ip;
+    if (at->ifa_netmask != NULL) {
+        const char *mask = (const char *)at->ifa_netmask;
+        size_t begin = is_ipv4 ? offsetof(struct sockaddr_in, sin_addr)
+                               : offsetof(struct sockaddr_in6, sin6_addr);
+        row->bits = nkti_mask_bits((const uint8_t *)mask + begin, is_ipv4 ? 4 : 16);
+    }
+    if ((flags & IFF_POINTOPOINT) && at->ifa_dstaddr != NULL &&
+        nkt_addr_from_sockaddr(at->ifa_dstaddr, size, &addr) >= 0 &&
+        !nkt_ip_equal(&addr.ip, &row->ip)) row->peer = addr.ip;
+}
+
+static int nkti_os_net_list(nkt_env *env, nkt_sys_iface *rows, int cap) {
+    struct ifaddrs *list = NULL;
+    const char *last = NULL;
+    uint32_t index = 0;
+    int count = 0;
+    (void)env;
+    if (getifaddrs(&list) != 0) return nkti_error_from_os(errno);
+    for (struct ifaddrs *at = list; at != NULL; at = at->ifa_next) {
+        nkt_sys_iface row;
+        memset(&row, 0, sizeof row);
+        if (last == NULL || strcmp(last, at->ifa_name) != 0) index = if_nametoindex(at->ifa_name);
+        last = at->ifa_name;
+        row.index = index;
+        nkti_iface_read(at, &row);
+        if (index != 0) nkti_iface_put(rows, cap, count++, &row);
+    }
+    freeifaddrs(list);
+    return count;
+}
+
+static int nkti_os_net_watch_open(nkt_env *env, nkt_fd *fd) {
+    (void)env;
+#if NKTI_LINUX
+    struct { uint16_t family, pad; uint32_t pid, groups; } name;    // sockaddr_nl
+    const int af_netlink = 16, route = 0;
+    const uint32_t link_groups = 0x1, address_groups = 0x10 | 0x100;
+    int opened = socket(af_netlink, SOCK_RAW | SOCK_NONBLOCK | SOCK_CLOEXEC, route);
+    if (opened < 0) return nkti_error_from_os(errno);
+    memset(&name, 0, sizeof name);
+    name.family = (uint16_t)af_netlink;
+    name.groups = link_groups | address_groups;
+    if (bind(opened, (const struct sockaddr *)(const void *)&name, sizeof name) != 0) {
+        int err = nkti_error_from_os(errno);
+        close(opened);
+        return err;
+    }
+#else
+    int opened = socket(PF_ROUTE, SOCK_RAW, 0);
+    if (opened < 0) return nkti_error_from_os(errno);
+    int err = nkti_os_result(fcntl(opened, F_SETFD, FD_CLOEXEC));
+    if (err >= 0) err = nkti_os_set_blocking(env, opened, false);
+    if (err < 0) {
+        close(opened);
+        return err;
+    }
+#endif
+    *fd = opened;
+    return NKT_OK;
+}
+#endif
+
+static void nkti_os_net_watch_close(nkt_env *env, nkt_fd fd) {
+    nkti_os_close(env, fd);
+}
+
+// Too much news for the socket's buffer is news as well.
+static bool nkti_os_net_watch_drain(nkt_env *env, nkt_fd fd) {
+    char room[4096];
+    bool news = false;
+    for (;;) {
+        ptrdiff_t got = nkti_os_recv(env, fd, room, sizeof room);
+        if (got == NKT_EAGAIN || got == NKT_EOF) return news;
+        news = true;
+        if (got < 0 && got != NKT_ENOMEM && got != NKT_EINTR) return news;
+    }
+}
+
+static const nkt_sys_net nkti_os_net = {
+    sizeof(nkt_sys_net), nkti_os_net_list, nkti_os_net_watch_open, nkti_os_net_watch_close,
+    nkti_os_net_watch_drain,
+};
+#endif
+
 //==============================================================================
 // MARK: @types - the words every section uses
 //
@@ -3417,7 +4791,7 @@ typedef struct nkti_env_state {
 
 static nkti_env_state nkti_default_state = { NKTI_MUTEX_INIT, NULL, 0, 0 };
 static nkt_env nkti_default_env = {
-    sizeof(nkt_env), NULL, NULL, NULL, NULL, NULL, NULL, NULL, &nkti_default_state,
+    sizeof(nkt_env), NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, &nkti_default_state,
 };
 static uint32_t nkti_default_frozen;
 
@@ -5338,6 +6712,63 @@ static int nkti_handle_join(nkt_poller *poller, nkti_handle *handle, uint32_t wa
     return err;
 }
 
+// --- What calls of any handle have in common ---------------------------------
+
+// Begins a blocking call's time-out, where `deadline` is still 0, or says that
+// it is over. Calls that need not wait never come here, nor ask for the time.
+static int nkti_handle_deadline(nkti_handle *handle, int32_t timeout_ms, int64_t *deadline) {
+    nkt_env *env = handle->env;
+    if (*deadline == 0) {
+        *deadline = timeout_ms <= 0 ? NKT_NEVER
+                                    : nkti_after(nkti_now(env), timeout_ms * NKTI_MS);
+    } else if (*deadline != NKT_NEVER && nkti_now(env) >= *deadline) {
+        nkti_trace(env, handle, handle->ops->kind, "timed out", NKT_ETIMEDOUT, timeout_ms);
+        return NKT_ETIMEDOUT;
+    }
+    return NKT_OK;
+}
+
+// NKT_EAGAIN on a nonblocking handle: begins the direction's time-out, or ends
+// it.
+static int nkti_handle_again(nkti_handle *handle, int32_t timeout_ms, int64_t *deadline,
+                             bool *told) {
+    if (timeout_ms <= 0) return NKT_EAGAIN;
+    int64_t now = nkti_now(handle->env);
+    if (*deadline == NKT_NEVER) {
+        *deadline = nkti_after(now, timeout_ms * NKTI_MS);
+        *told = false;
+        nkti_handle_schedule(handle, *deadline);
+        return NKT_EAGAIN;
+    }
+    if (now < *deadline) {
+        nkti_handle_schedule(handle, *deadline);
+        return NKT_EAGAIN;
+    }
+    *deadline = NKT_NEVER;
+    nkti_trace(handle->env, handle, handle->ops->kind, "timed out", NKT_ETIMEDOUT, timeout_ms);
+    return NKT_ETIMEDOUT;
+}
+
+// Whether a handle may receive again before its poller's next wait.
+static bool nkti_handle_has_turn(nkti_handle *handle, uint32_t *turn, uint8_t *receives) {
+    nkt_poller *poller = handle->poller;
+    if (poller == NULL) return true;
+    if (*turn != poller->turn) {
+        *turn = poller->turn;
+        *receives = 0;
+    }
+    if (*receives < NKTI_RECEIVES_PER_TURN) {
+        (*receives)++;
+        return true;
+    }
+    // Not asleep: the next wait reports it again without waiting.
+    if (handle->want & NKT_READ) {
+        handle->pending |= NKT_READ;
+        nkti_handle_move(handle, NKTI_GIVEN);
+    }
+    return false;
+}
+
 // --- Buffers lent to connections that read -----------------------------------
 
 // A buffer lies on a page: kernels copy several times slower to one that begins
@@ -5625,6 +7056,7 @@ static void nkti_event_fill(nkti_handle *handle, nkt_event *event) {
     switch (handle->ops->kind[0]) {
     case 'c': event->conn = (nkt_conn *)(void *)handle; break;
     case 'l': event->listener = (nkt_listener *)(void *)handle; break;
+    case 'u': event->udp = (nkt_udp *)(void *)handle; break;
     case 't': event->task = (nkt_task *)(void *)handle; break;
     default: event->fd = ((nkti_foreign *)handle)->fd; break;
     }
@@ -6950,20 +8382,9 @@ NKT_API int nkt_poller_want(nkt_poller *poller, nkt_conn *conn, uint32_t events)
 
 // --- Waiting -----------------------------------------------------------------
 
-// Begins a blocking call's time-out, where `deadline` is still 0, or says that
-// it is over. Calls that need not wait never come here, nor ask for the time.
 static int nkti_conn_deadline(nkt_conn *conn, uint32_t direction, int64_t *deadline) {
-    nkt_env *env = conn->handle.env;
-    int32_t timeout_ms = direction == NKT_READ ? conn->read_timeout_ms
-                                               : conn->write_timeout_ms;
-    if (*deadline == 0) {
-        *deadline = timeout_ms <= 0 ? NKT_NEVER
-                                    : nkti_after(nkti_now(env), timeout_ms * NKTI_MS);
-    } else if (*deadline != NKT_NEVER && nkti_now(env) >= *deadline) {
-        nkti_conn_trace(conn, "timed out", NKT_ETIMEDOUT, timeout_ms);
-        return NKT_ETIMEDOUT;
-    }
-    return NKT_OK;
+    return nkti_handle_deadline(&conn->handle, direction == NKT_READ ? conn->read_timeout_ms
+                                : conn->write_timeout_ms, deadline);
 }
 
 // One wait of a blocking handle. `deadline` belongs to the caller's whole call.
@@ -6978,26 +8399,6 @@ static int nkti_conn_wait(nkt_conn *conn, uint32_t direction, int64_t *deadline)
     if (err < 0) return err;
     nkt_link_watch(conn->top, conn->connecting ? NKT_READ | NKT_WRITE : direction, &interest);
     return nkti_wait_end(env, place, &interest, *deadline);
-}
-
-// NKT_EAGAIN on a nonblocking handle: begins the direction's time-out, or ends
-// it.
-static int nkti_conn_again(nkt_conn *conn, int32_t timeout_ms, int64_t *deadline, bool *told) {
-    if (timeout_ms <= 0) return NKT_EAGAIN;
-    int64_t now = nkti_now(conn->handle.env);
-    if (*deadline == NKT_NEVER) {
-        *deadline = nkti_after(now, timeout_ms * NKTI_MS);
-        *told = false;
-        nkti_handle_schedule(&conn->handle, *deadline);
-        return NKT_EAGAIN;
-    }
-    if (now < *deadline) {
-        nkti_handle_schedule(&conn->handle, *deadline);
-        return NKT_EAGAIN;
-    }
-    *deadline = NKT_NEVER;
-    nkti_conn_trace(conn, "timed out", NKT_ETIMEDOUT, timeout_ms);
-    return NKT_ETIMEDOUT;
 }
 
 // --- The read buffer ---------------------------------------------------------
@@ -7504,26 +8905,6 @@ NKT_API int nkt_conn_get_option(nkt_conn *conn, nkt_conn_option option, int64_t 
 
 // --- Receiving ---------------------------------------------------------------
 
-// Whether this connection may receive again before its poller's next wait.
-static bool nkti_conn_has_turn(nkt_conn *conn) {
-    nkt_poller *poller = conn->handle.poller;
-    if (poller == NULL) return true;
-    if (conn->turn != poller->turn) {
-        conn->turn = poller->turn;
-        conn->receives = 0;
-    }
-    if (conn->receives < NKTI_RECEIVES_PER_TURN) {
-        conn->receives++;
-        return true;
-    }
-    // Not asleep: the next wait reports it again without waiting.
-    if (conn->handle.want & NKT_READ) {
-        conn->handle.pending |= NKT_READ;
-        nkti_handle_move(&conn->handle, NKTI_GIVEN);
-    }
-    return false;
-}
-
 static bool nkti_can_recv_wait(nkt_conn *conn) {
     nkt_env *env = conn->handle.env;
     if (conn->handle.nonblocking || conn->read_timeout_ms > 0 || conn->recv_wait == 2 ||
@@ -7564,7 +8945,7 @@ static void nkti_read_failed(nkt_conn *conn, int err) {
 static ptrdiff_t nkti_conn_recv(nkt_conn *conn, void *buf, size_t cap, bool *waited) {
     if (nkti_atomic_load(&conn->canceled) != 0) return NKT_ECANCELED;
     if (conn->read_err != 0) return conn->read_err;
-    if (!nkti_conn_has_turn(conn)) return NKTI_OUT_OF_TURN;
+    if (!nkti_handle_has_turn(&conn->handle, &conn->turn, &conn->receives)) return NKTI_OUT_OF_TURN;
     *waited = nkti_can_recv_wait(conn);
     ptrdiff_t count = *waited ? nkti_recv_waiting(conn, buf, cap)
                               : nkt_link_recv(conn->top, buf, cap);
@@ -7583,7 +8964,8 @@ static ptrdiff_t nkti_conn_recv(nkt_conn *conn, void *buf, size_t cap, bool *wai
 static int nkti_read_again(nkt_conn *conn, bool out_of_turn) {
     if (!out_of_turn) nkti_handle_spent(&conn->handle, NKT_READ);
     nkti_conn_park(conn);
-    return nkti_conn_again(conn, conn->read_timeout_ms, &conn->read_deadline, &conn->read_told);
+    return nkti_handle_again(&conn->handle, conn->read_timeout_ms, &conn->read_deadline,
+                             &conn->read_told);
 }
 
 // What one read call has behind it.
@@ -8157,8 +9539,8 @@ static int nkti_pieces_queue(nkt_conn *conn, nkti_pieces *walk, size_t rest) {
 
 static int nkti_write_again(nkt_conn *conn, size_t need) {
     conn->write_need = (uint32_t)need;
-    return nkti_conn_again(conn, conn->write_timeout_ms, &conn->write_deadline,
-                           &conn->write_told);
+    return nkti_handle_again(&conn->handle, conn->write_timeout_ms, &conn->write_deadline,
+                             &conn->write_told);
 }
 
 static int nkti_write_nonblocking(nkt_conn *conn, nkti_pieces *walk, size_t total) {
@@ -9753,6 +11135,1610 @@ NKT_API int nkt_listener_watch(nkt_listener *listener, nkt_interest *interest) {
     return NKT_OK;
 }
 
+#ifndef NETKIT_NO_UDP
+//==============================================================================
+// MARK: @datagram - one datagram, and what a handle of them stands on
+//
+// Calls down the chain of links, and the lowest link that is one or two
+// sockets. The handle itself is described here, because links point to it:
+//
+//     nkt_udp  ->  links above  ->  the socket link: one or two descriptors
+//        |
+//        +- batch    16 slots of 64 KiB that nkt_udp_recv_many fills; a slot
+//        |           may hold many datagrams, handed out as views
+//        +- members  wishes (index 0: every interface) and what came of them,
+//        |           one row for each interface that is joined
+//        +- ifaces   the interfaces at the last look, until there is news
+//==============================================================================
+
+#define NKTI_UDP_SLOTS 16
+// 64 bytes more than a datagram, so that slots do not share cache lines' sets.
+#define NKTI_UDP_SLOT (65536 + 64)
+#define NKTI_UDP_MAX4 65507
+#define NKTI_UDP_MAX6 65527
+#define NKTI_NET_RECHECK (2000 * NKTI_MS)   // where the system tells no news
+#define NKTI_UDP_SWALLOWED 16               // errors for others passed over in one call
+
+typedef struct nkti_udp_batch {
+    uint8_t *slots;
+    int count, next;            // messages in `list`, and the one to be handed out
+    uint32_t at;                // how far that one is
+    nkt_datagram list[NKTI_UDP_SLOTS];
+} nkti_udp_batch;
+
+typedef struct nkti_member {
+    nkt_ip group, source;       // no source = any
+    uint32_t asked;             // the interface that was named, 0 = every one
+    uint32_t index;             // where it is joined; 0 = the wish itself
+} nkti_member;
+
+struct nkt_udp {
+    nkti_handle handle;
+    nkt_udp_link *top;
+    nkt_udp_link bottom;
+    nkti_udp_batch *batch;
+    int64_t deadlines[2];       // nonblocking only; receiving, sending
+    int32_t timeouts_ms[2];
+    nkti_waiter *waiters[2];    // under the lock
+    uint32_t canceled;          // atomic
+    uint32_t turn;
+    int32_t os_error[2];
+    nkt_udp_info info;
+    uint8_t receives;
+    bool told[2];               // the poller has told of the direction's time-out
+    bool send_blocked;          // a send said NKT_EAGAIN, and NKT_WRITE is awaited
+    // The socket link.
+    nkt_fd fds[2];
+    uint8_t families[2];        // of each: NKT_IPV6, NKT_IPV4, 0 = both
+    int fd_count, next_fd;
+    int connected;              // which descriptor is, -1 = none
+    bool is_socket, icmp_errors, segments, coalesce;
+    bool strangers;             // what came before it was connected may be queued
+    nkt_addr peer;              // whom it is connected to
+    int32_t dont_fragment, loopback, hops, multicast_hops, traffic_class;
+    // Interfaces, under net_lock.
+    nkti_mutex net_lock;
+    nkti_member *members;
+    size_t member_count, member_capacity;
+    nkt_sys_iface *ifaces;
+    int iface_count, iface_capacity;
+    nkt_fd news;
+    int64_t looked;             // when; 0 = never
+    uint32_t only_index;        // bound to this one
+    uint32_t send_index;        // groups are sent through this one; 0 = all
+    uint32_t wishes;            // atomic: rows with index 0
+};
+
+static const nkt_sys_udp *nkti_udp_sys(const nkt_env *env) {
+    return env->udp != NULL ? env->udp : &nkti_os_udp;
+}
+
+static const nkt_sys_net *nkti_net_sys(const nkt_env *env) {
+    return env->net != NULL ? env->net : &nkti_os_net;
+}
+
+static void nkti_udp_trace(nkt_udp *udp, const char *state, int err, int64_t detail) {
+    nkti_trace(udp->handle.env, udp, "udp", state, err, detail);
+}
+
+static bool nkti_ip_is_group(const nkt_ip *ip) {
+    if (ip->family == NKT_IPV4) return (ip->bytes[0] & 0xf0) == 0xe0;
+    return ip->family == NKT_IPV6 && ip->bytes[0] == 0xff;
+}
+
+#define NKTI_DATAGRAM_HAS(transport, field)                                               \
+    ((transport)->size >= offsetof(nkt_datagram_transport, field) +                       \
+     sizeof((transport)->field) && (transport)->field != NULL)
+
+static bool nkti_datagram_transport_is_valid(const nkt_datagram_transport *transport) {
+    return transport != NULL && transport->size >= offsetof(nkt_datagram_transport, local) &&
+           transport->recv != NULL && transport->send != NULL && transport->close != NULL;
+}
+
+static void nkti_udp_wake(nkt_udp *udp, bool cancel) {
+    nkt_env *env = udp->handle.env;
+    nkti_lock(env);
+    if (cancel) nkti_atomic_store(&udp->canceled, 1);
+    nkti_waiter_post(env, udp->waiters[0]);
+    nkti_waiter_post(env, udp->waiters[1]);
+    nkti_handle_post(&udp->handle);
+    nkti_unlock(env);
+}
+
+NKT_API void nkt_udp_notify(nkt_udp *udp) {
+    nkti_udp_wake(udp, false);
+}
+
+// --- Links -------------------------------------------------------------------
+
+NKT_API int nkt_udp_link_recv(nkt_udp_link *link, nkt_datagram *list, int count) {
+    for (int i = 0; i < count; i++) {
+        memset(&list[i].addr, 0, offsetof(nkt_datagram, reserved) - offsetof(nkt_datagram, addr));
+        list[i].hops = list[i].traffic_class = -1;
+    }
+    int got = link->transport->recv(link, list, count);
+    if (got == 0 || got > count) return NKT_EPROTO;
+    for (int i = 0; i < got; i++) {
+        if (list[i].len > list[i].cap) return NKT_EPROTO;
+    }
+    return got;
+}
+
+NKT_API int nkt_udp_link_send(nkt_udp_link *link, const nkt_datagram *list, int count) {
+    int sent = link->transport->send(link, list, count);
+    return sent == 0 || sent > count ? (int)NKT_EPROTO : sent;
+}
+
+NKT_API void nkt_udp_link_watch(nkt_udp_link *link, uint32_t want, nkt_interest *out) {
+    if (link->transport->watch != NULL) link->transport->watch(link, want, out);
+    else if (link->below != NULL) nkt_udp_link_watch(link->below, want, out);
+}
+
+// --- The socket link ---------------------------------------------------------
+
+// Whether an error may be the answer to a datagram that was sent before.
+static bool nkti_udp_is_answer(int err) {
+    return err == NKT_EREFUSED || err == NKT_EHOSTUNREACH || err == NKT_ENETUNREACH ||
+           err == NKT_EACCES || err == NKT_EPROTO || err == NKT_EUNSUPPORTED ||
+           err == NKT_EMSGSIZE || err == NKT_ERESET;
+}
+
+// Leaves out what others have sent before the handle was connected. Returns how
+// many are left.
+static int nkti_udp_only_peer(const nkt_udp *udp, nkt_datagram *list, int count) {
+    int kept = 0;
+    for (int i = 0; i < count; i++) {
+        nkt_datagram one = list[i];
+        if (one.addr.port != udp->peer.port ||
+            memcmp(one.addr.ip.bytes, udp->peer.ip.bytes, sizeof one.addr.ip.bytes) != 0) continue;
+        // The buffers change places too.
+        list[i] = list[kept];
+        list[kept++] = one;
+    }
+    return kept;
+}
+
+static int nkti_udp_recv_fd(nkt_udp *udp, int at, nkt_datagram *list, int count, bool facts) {
+    nkt_env *env = udp->handle.env;
+    const nkt_sys_udp *sys = nkti_udp_sys(env);
+    int got = NKT_EINTR;
+    for (int i = 0; i < NKTI_UDP_SWALLOWED || udp->strangers; i++) {
+        got = sys->recv(env, udp->fds[at], udp->families[at], list, count, facts);
+        if (got > 0 && udp->strangers) {
+            got = nkti_udp_only_peer(udp, list, got);
+            if (got == 0) continue;
+        }
+        if (got > 0) return got;
+        if (got == NKT_EAGAIN) udp->strangers = false;
+        else udp->os_error[0] = env->core->last_error(env);
+        if (udp->icmp_errors) {
+            int told = sys->next_error(env, udp->fds[at], &list[0].addr);
+            if (told != NKT_EAGAIN) {
+                udp->os_error[0] = env->core->last_error(env);
+                return told;
+            }
+        }
+        // What others did not get is not told; what cannot be a signal's work,
+        // as nothing waits, is tried again.
+        bool again = got == NKT_EINTR || (udp->connected < 0 && nkti_udp_is_answer(got));
+        if (!again) return got;
+    }
+    return NKT_EAGAIN;
+}
+
+static int nkti_udp_socket_recv(nkt_udp_link *link, nkt_datagram *list, int count) {
+    nkt_udp *udp = link->udp;
+    // A single plain datagram has no room where facts would be wanted.
+    bool facts = count > 1 || udp->coalesce || list[0].reserved[0] != 0;
+    if (udp->connected >= 0) return nkti_udp_recv_fd(udp, udp->connected, list, count, facts);
+    int got = NKT_EAGAIN;
+    for (int i = 0; i < udp->fd_count && got == NKT_EAGAIN; i++) {
+        int at = udp->next_fd;
+        udp->next_fd = (at + 1) % udp->fd_count;
+        got = nkti_udp_recv_fd(udp, at, list, count, facts);
+    }
+    return got;
+}
+
+// Which descriptor sends to an address, or why none does.
+static int nkti_udp_fd_for(const nkt_udp *udp, const nkt_addr *to) {
+    if (to->ip.family == 0) return udp->connected >= 0 ? udp->connected : (int)NKT_ENOTCONN;
+    if (to->port == 0) return NKT_EPORT;
+    for (int i = 0; i < udp->fd_count; i++) {
+        if (udp->families[i] == 0 || udp->families[i] == to->ip.family) return i;
+    }
+    return NKT_EFAMILY;
+}
+
+static int nkti_udp_check_len(const nkt_udp *udp, const nkt_datagram *datagram) {
+    uint32_t max = NKTI_UDP_MAX6;
+    if (!udp->is_socket) max = NKT_DATAGRAM_MAX;
+    else if (datagram->addr.ip.family == NKT_IPV4) max = NKTI_UDP_MAX4;
+    return datagram->len > max ? NKT_ETOOLONG : NKT_OK;
+}
+
+static int nkti_udp_socket_send(nkt_udp_link *link, const nkt_datagram *list, int count) {
+    nkt_udp *udp = link->udp;
+    nkt_env *env = udp->handle.env;
+    int at = nkti_udp_fd_for(udp, &list[0].addr), sent = NKT_EINTR, run = 1;
+    if (at < 0) return at;
+    while (run < count && nkti_udp_fd_for(udp, &list[run].addr) == at) run++;
+    // An answer to somebody else's datagram is for the receiver to hear of.
+    for (int i = 0; i < NKTI_UDP_SWALLOWED; i++) {
+        sent = nkti_udp_sys(env)->send(env, udp->fds[at], udp->families[at], list, run,
+                                       &udp->segments);
+        if (sent >= 0 || sent == NKT_EAGAIN) return sent;
+        udp->os_error[1] = env->core->last_error(env);
+        bool again = udp->icmp_errors && udp->connected < 0 && i == 0 && nkti_udp_is_answer(sent);
+        if (sent != NKT_EINTR && !again) return sent;
+    }
+    return sent == NKT_EINTR ? (int)NKT_EAGAIN : sent;
+}
+
+static void nkti_udp_socket_watch(nkt_udp_link *link, uint32_t want, nkt_interest *out) {
+    const nkt_udp *udp = link->udp;
+    for (int i = 0; i < udp->fd_count; i++) {
+        if (udp->connected < 0 || i == udp->connected) nkt_interest_add(out, udp->fds[i], want);
+    }
+}
+
+static void nkti_udp_socket_close(nkt_udp_link *link) {
+    nkt_udp *udp = link->udp;
+    nkt_env *env = udp->handle.env;
+    while (udp->fd_count > 0) env->core->close(env, udp->fds[--udp->fd_count]);
+}
+
+static int nkti_udp_socket_name(nkt_udp_link *link, bool peer, nkt_addr *addr) {
+    nkt_udp *udp = link->udp;
+    int err = nkti_fd_name(udp->handle.env, udp->fds[udp->connected > 0], peer, addr);
+    if (err >= 0) addr->ip = nkt_ip_unmap(&addr->ip);
+    return err;
+}
+
+static int nkti_udp_socket_local(nkt_udp_link *link, nkt_addr *addr) {
+    return nkti_udp_socket_name(link, false, addr);
+}
+
+static int nkti_udp_socket_peer(nkt_udp_link *link, nkt_addr *addr) {
+    if (link->udp->connected < 0) return NKT_ENOTCONN;
+    return nkti_udp_socket_name(link, true, addr);
+}
+
+static nkt_fd nkti_udp_socket_fd(nkt_udp_link *link) {
+    return link->udp->fds[0];
+}
+
+static const nkt_datagram_transport nkti_udp_transport = {
+    sizeof(nkt_datagram_transport), "udp", nkti_udp_socket_recv, nkti_udp_socket_send,
+    nkti_udp_socket_watch, nkti_udp_socket_close, nkti_udp_socket_local, nkti_udp_socket_peer,
+    nkti_udp_socket_fd,
+};
+
+//==============================================================================
+// MARK: @multicast - groups, on every interface
+//
+// A wish is a row of its own, and after each news of the interfaces it is
+// fulfilled again; joining what is joined does nothing. All of it is under a
+// lock of the handle's own, because a thread that sends and one that waits both
+// need the interfaces.
+//==============================================================================
+
+NKT_API const nkt_sys_net *nkt_sys_net_default(void) {
+    return &nkti_os_net;
+}
+
+// Looks at the interfaces, if there may be news. Returns whether it did, or an
+// error.
+static int nkti_net_look(nkt_udp *udp) {
+    nkt_env *env = udp->handle.env;
+    const nkt_sys_net *sys = nkti_net_sys(env);
+    bool news = udp->looked == 0;
+    if (news) {
+        if (sys->watch_open(env, &udp->news) < 0) udp->news = NKT_NO_FD;
+    } else if (udp->news != NKT_NO_FD) {
+        news = sys->watch_drain(env, udp->news);
+    } else {
+        news = nkti_now(env) - udp->looked >= NKTI_NET_RECHECK;
+    }
+    if (!news) return false;
+    for (;;) {
+        int count = sys->list(env, udp->ifaces, udp->iface_capacity);
+        if (count < 0) return count;
+        if (count <= udp->iface_capacity) {
+            udp->iface_count = count;
+            break;
+        }
+        size_t was = (size_t)udp->iface_capacity * sizeof udp->ifaces[0];
+        void *grown = nkti_resize(env, udp->ifaces, was,
+                                  ((size_t)count + 8) * sizeof udp->ifaces[0]);
+        if (grown == NULL) return NKT_ENOMEM;
+        udp->ifaces = (nkt_sys_iface *)grown;
+        udp->iface_capacity = count + 8;
+    }
+    // 0 is "never", and a false clock may stand there.
+    int64_t now = nkti_now(env);
+    udp->looked = now != 0 ? now : 1;
+    return true;
+}
+
+// Whether a row of the list is one of those that a group or broadcast means.
+static bool nkti_iface_is_suitable(const nkt_udp *udp, const nkt_sys_iface *row, int family,
+                                   uint32_t flag, bool loopback) {
+    if (udp->only_index != 0) return row->index == udp->only_index && row->ip.family == family;
+    bool can = (row->flags & NKT_IFACE_UP) && row->ip.family == family;
+    if (row->flags & NKT_IFACE_LOOPBACK) return can && loopback;
+    return can && !loopback && (row->flags & flag);
+}
+
+// The next suitable row from `at` on, one for each interface; NULL at the end.
+static const nkt_sys_iface *nkti_iface_next(const nkt_udp *udp, int *at, int family,
+                                            bool loopback) {
+    for (; *at < udp->iface_count; (*at)++) {
+        const nkt_sys_iface *row = &udp->ifaces[*at];
+        bool first = nkti_iface_is_suitable(udp, row, family, NKT_IFACE_MULTICAST, loopback);
+        for (int i = 0; first && i < *at; i++) {
+            first = udp->ifaces[i].index != row->index || udp->ifaces[i].ip.family != family;
+        }
+        if (!first) continue;
+        (*at)++;
+        return row;
+    }
+    return NULL;
+}
+
+// Loopback counts where there is nothing else.
+static bool nkti_net_is_alone(const nkt_udp *udp, int family) {
+    int at = 0;
+    return nkti_iface_next(udp, &at, family, false) == NULL;
+}
+
+static bool nkti_member_is(const nkti_member *row, const nkt_ip *group, const nkt_ip *source) {
+    return nkt_ip_equal(&row->group, group) && nkt_ip_equal(&row->source, source);
+}
+
+static int nkti_member_add(nkt_udp *udp, const nkti_member *row) {
+    if (udp->member_count == udp->member_capacity) {
+        size_t capacity = udp->member_capacity == 0 ? 8 : udp->member_capacity * 2;
+        void *grown = nkti_resize(udp->handle.env, udp->members,
+                                  udp->member_capacity * sizeof *row, capacity * sizeof *row);
+        if (grown == NULL) return NKT_ENOMEM;
+        udp->members = (nkti_member *)grown;
+        udp->member_capacity = capacity;
+    }
+    udp->members[udp->member_count++] = *row;
+    return NKT_OK;
+}
+
+static int nkti_member_call(nkt_udp *udp, const nkti_member *row, bool join) {
+    nkt_env *env = udp->handle.env;
+    nkt_ip local;
+    memset(&local, 0, sizeof local);
+    for (int i = udp->iface_count - 1; i >= 0; i--) {
+        const nkt_sys_iface *iface = &udp->ifaces[i];
+        if (iface->index == row->index && iface->ip.family == NKT_IPV4) local = iface->ip;
+    }
+    int err = NKT_EFAMILY;
+    for (int i = 0; i < udp->fd_count && err == NKT_EFAMILY; i++) {
+        if (udp->families[i] != 0 && udp->families[i] != row->group.family) continue;
+        err = nkti_udp_sys(env)->member(env, udp->fds[i], &row->group, &row->source, row->index,
+                                        &local, join);
+        // Joined already: by another of our rows.
+        if (join && err == NKT_EADDRINUSE) err = NKT_OK;
+        if (err < 0) udp->os_error[0] = env->core->last_error(env);
+    }
+    nkti_udp_trace(udp, join ? "joined" : "left", err, row->index);
+    return err;
+}
+
+// Joins on one interface, unless that is done.
+static int nkti_member_join(nkt_udp *udp, const nkti_member *row) {
+    for (size_t i = 0; i < udp->member_count; i++) {
+        const nkti_member *has = &udp->members[i];
+        if (nkti_member_is(has, &row->group, &row->source) && has->index == row->index &&
+            has->asked == row->asked) return NKT_OK;
+    }
+    int err = nkti_member_add(udp, row);
+    if (err < 0) return err;
+    err = nkti_member_call(udp, row, true);
+    if (err < 0) udp->member_count--;
+    return err;
+}
+
+// Takes a row away, and leaves the group where no other row wants it.
+static void nkti_member_drop(nkt_udp *udp, size_t at) {
+    nkti_member row = udp->members[at];
+    udp->members[at] = udp->members[--udp->member_count];
+    if (row.index == 0) {
+        nkti_atomic_store(&udp->wishes, udp->wishes - 1);
+        return;
+    }
+    for (size_t i = 0; i < udp->member_count; i++) {
+        if (nkti_member_is(&udp->members[i], &row.group, &row.source) &&
+            udp->members[i].index == row.index) return;
+    }
+    nkti_member_call(udp, &row, false);
+}
+
+// Fulfils a wish on every interface that is suitable now. Returns how many are
+// joined, or why none could be.
+static int nkti_member_fulfil(nkt_udp *udp, nkti_member wish) {
+    const nkt_sys_iface *row;
+    int at = 0, joined = 0, refused = NKT_OK;
+    bool alone = nkti_net_is_alone(udp, wish.group.family);
+    while ((row = nkti_iface_next(udp, &at, wish.group.family, alone)) != NULL) {
+        wish.index = row->index;
+        int err = nkti_member_join(udp, &wish);
+        if (err >= 0) joined++;
+        else refused = err;
+    }
+    return joined > 0 ? joined : refused;
+}
+
+// After news: forgets interfaces that are gone and joins on those that came.
+static void nkti_net_tend(nkt_udp *udp) {
+    if (nkti_atomic_load(&udp->wishes) == 0) return;
+    nkti_mutex_lock(&udp->net_lock);
+    if (nkti_net_look(udp) > 0) {
+        for (size_t i = udp->member_count; i-- > 0;) {
+            const nkti_member *row = &udp->members[i];
+            bool there = row->index == 0 || row->asked != 0;
+            for (int k = 0; k < udp->iface_count && !there; k++) {
+                there = udp->ifaces[k].index == row->index;
+            }
+            if (!there) nkti_member_drop(udp, i);
+        }
+        // Rows that are added on the way are no wishes.
+        for (size_t i = 0, count = udp->member_count; i < count; i++) {
+            if (udp->members[i].index == 0) nkti_member_fulfil(udp, udp->members[i]);
+        }
+    }
+    nkti_mutex_unlock(&udp->net_lock);
+}
+
+// What else must be watched so that interfaces are joined as they come.
+static void nkti_net_interest(nkt_udp *udp, nkt_interest *out) {
+    if (nkti_atomic_load(&udp->wishes) == 0) return;
+    nkti_mutex_lock(&udp->net_lock);
+    if (udp->news != NKT_NO_FD) nkt_interest_add(out, udp->news, NKT_READ);
+    else out->deadline_ns = nkti_min_time(out->deadline_ns, udp->looked + NKTI_NET_RECHECK);
+    nkti_mutex_unlock(&udp->net_lock);
+}
+
+// --- Joining and leaving -----------------------------------------------------
+
+// The interface that is named by its name, index or an address of it.
+static int nkti_udp_iface_find(nkt_udp *udp, const char *text, uint32_t *index) {
+    nkt_env *env = udp->handle.env;
+    char name[256];
+    nkt_ip ip;
+    uint32_t value = 0;
+    if (env->core->interface_index(env, text, index) >= 0) return NKT_OK;
+    const char *p = text;
+    while (nkti_digit_value(*p) <= 9 && value < 100000000) {
+        value = value * 10 + nkti_digit_value(*p++);
+    }
+    if (p > text && *p == '\0') {
+        *index = value;
+        return env->core->interface_name(env, value, name, sizeof name) < 0 ? NKT_ENODEV : NKT_OK;
+    }
+    if (nkt_ip_parse(text, &ip) < 0) return NKT_ENODEV;
+    for (int i = 0; i < udp->iface_count; i++) {
+        nkt_ip has = udp->ifaces[i].ip;
+        if (ip.scope == 0) has.scope = 0;
+        if (!nkt_ip_equal(&has, &ip)) continue;
+        *index = udp->ifaces[i].index;
+        return NKT_OK;
+    }
+    return NKT_ENODEV;
+}
+
+// Reads what join and leave are given into a row.
+static int nkti_member_read(nkt_udp *udp, const char *group, const nkt_join_opts *opts,
+                            nkti_member *row) {
+    memset(row, 0, sizeof *row);
+    if (!udp->is_socket) return NKT_EUNSUPPORTED;
+    if (group == NULL) return NKT_EADDR;
+    int err = nkt_ip_parse(group, &row->group);
+    if (err < 0) return err;
+    if (!nkti_ip_is_group(&row->group)) return NKT_EGROUP;
+    row->asked = row->group.scope != 0 ? row->group.scope : udp->only_index;
+    row->group.scope = 0;
+    nkt_addr addr = nkt_addr_make(&row->group, 1);
+    if (nkti_udp_fd_for(udp, &addr) < 0) return NKT_EFAMILY;
+    if (opts == NULL) return NKT_OK;
+    uint32_t named = opts->interface_index;
+    if (opts->interface_name != NULL) {
+        err = nkti_udp_iface_find(udp, opts->interface_name, &named);
+        if (err < 0) return err;
+    }
+    if (named != 0) {
+        char name[256];
+        if (nkti_interface_name(udp->handle.env, named, name, sizeof name) < 0 ||
+            (row->asked != 0 && row->asked != named)) return NKT_ENODEV;
+        row->asked = named;
+    }
+    if (opts->source == NULL) return NKT_OK;
+    err = nkt_ip_parse(opts->source, &row->source);
+    if (err < 0) return err;
+    row->source.scope = 0;
+    return row->source.family == row->group.family ? NKT_OK : NKT_EFAMILY;
+}
+
+static int nkti_udp_join(nkt_udp *udp, const char *group, const nkt_join_opts *opts) {
+    nkti_member row;
+    int err = nkti_net_look(udp);
+    if (err >= 0) err = nkti_member_read(udp, group, opts, &row);
+    if (err < 0) return err;
+    row.index = row.asked;
+    if (row.asked != 0) {
+        err = nkti_member_join(udp, &row);
+        return err < 0 ? err : 1;
+    }
+    bool wished = false;
+    for (size_t i = 0; i < udp->member_count; i++) {
+        const nkti_member *has = &udp->members[i];
+        wished = wished || (has->index == 0 && nkti_member_is(has, &row.group, &row.source));
+    }
+    if (!wished) {
+        err = nkti_member_add(udp, &row);
+        if (err < 0) return err;
+        nkti_atomic_store(&udp->wishes, udp->wishes + 1);
+    }
+    int joined = nkti_member_fulfil(udp, row);
+    // Refused by every interface: not even wished for.
+    for (size_t i = udp->member_count; joined < 0 && !wished && i-- > 0;) {
+        if (udp->members[i].index == 0 &&
+            nkti_member_is(&udp->members[i], &row.group, &row.source)) nkti_member_drop(udp, i);
+    }
+    return joined;
+}
+
+NKT_API int nkt_udp_join(nkt_udp *udp, const char *group, const nkt_join_opts *opts) {
+    nkti_mutex_lock(&udp->net_lock);
+    int joined = nkti_udp_join(udp, group, opts);
+    nkti_mutex_unlock(&udp->net_lock);
+    if (joined >= 0) nkti_handle_update(&udp->handle);
+    return joined;
+}
+
+NKT_API int nkt_udp_leave(nkt_udp *udp, const char *group, const nkt_join_opts *opts) {
+    nkti_member row;
+    nkti_mutex_lock(&udp->net_lock);
+    int err = nkti_net_look(udp);
+    if (err >= 0) err = nkti_member_read(udp, group, opts, &row);
+    bool found = false;
+    for (size_t i = udp->member_count; err >= 0 && i-- > 0;) {
+        if (!nkti_member_is(&udp->members[i], &row.group, &row.source) ||
+            udp->members[i].asked != row.asked) continue;
+        nkti_member_drop(udp, i);
+        found = true;
+    }
+    nkti_mutex_unlock(&udp->net_lock);
+    if (err < 0) return err;
+    nkti_handle_update(&udp->handle);
+    return found ? NKT_OK : NKT_ENOTFOUND;
+}
+
+//==============================================================================
+// MARK: @udp - datagrams: unicast, multicast and broadcast
+//
+// The same loop as @conn's: try; on NKT_EAGAIN wait if the handle is a blocking
+// one, else leave; try again. Errors are told once and change nothing. What is
+// for a group or for everybody is sent as one datagram for each interface.
+//==============================================================================
+
+NKT_API const nkt_sys_udp *nkt_sys_udp_default(void) {
+    return &nkti_os_udp;
+}
+
+// --- What the poller asks ----------------------------------------------------
+
+static void nkti_udp_want(nkt_udp *udp, uint32_t want, nkt_interest *out) {
+    if (nkti_atomic_load(&udp->canceled) != 0) {
+        out->ready = true;
+        return;
+    }
+    if (want != 0) nkt_udp_link_watch(udp->top, want, out);
+    if (want & NKT_READ) nkti_net_interest(udp, out);
+}
+
+static void nkti_udp_want_deadlines(nkt_udp *udp, uint32_t want, bool untold, nkt_interest *out) {
+    for (int i = 0; i < 2; i++) {
+        if ((want & (i == 0 ? NKT_READ : NKT_WRITE)) == 0 || (untold && udp->told[i])) continue;
+        out->deadline_ns = nkti_min_time(out->deadline_ns, udp->deadlines[i]);
+    }
+}
+
+static void nkti_udp_interest(nkti_handle *handle, nkt_interest *out) {
+    nkt_udp *udp = (nkt_udp *)(void *)handle;
+    uint32_t want = handle->want;
+    nkti_udp_want_deadlines(udp, want, true, out);
+    if (!udp->send_blocked) want &= ~(uint32_t)NKT_WRITE;
+    nkti_udp_want(udp, want, out);
+    if (udp->batch != NULL && udp->batch->next < udp->batch->count) out->ready = true;
+}
+
+static void nkti_udp_drive(nkti_handle *handle, uint32_t ready, int64_t now) {
+    nkt_udp *udp = (nkt_udp *)(void *)handle;
+    nkt_interest link;
+    if (nkti_atomic_load(&udp->canceled) != 0) ready |= NKT_READ | NKT_WRITE;
+    for (int i = 0; i < 2; i++) {
+        uint32_t bit = i == 0 ? NKT_READ : NKT_WRITE;
+        if (now < udp->deadlines[i] || udp->told[i] || (handle->want & bit) == 0) continue;
+        udp->told[i] = true;
+        ready |= bit;
+    }
+    nkti_net_tend(udp);
+    // A link that was notified tells by its interest.
+    nkti_interest_clear(&link);
+    if (ready == 0) nkt_udp_link_watch(udp->top, handle->want & NKT_READ, &link);
+    if (link.ready || now >= link.deadline_ns) ready |= NKT_READ;
+    nkti_interest_clear(&link);
+    if (udp->send_blocked && (ready & NKT_WRITE) == 0) {
+        nkt_udp_link_watch(udp->top, NKT_WRITE, &link);
+        if (link.ready) ready |= NKT_WRITE;
+    }
+    if (!udp->send_blocked) ready &= ~(uint32_t)NKT_WRITE;
+    if (ready & NKT_WRITE) udp->send_blocked = false;
+    nkti_handle_ready(handle, ready & handle->want);
+    nkti_handle_update(handle);
+}
+
+static const nkti_handle_ops nkti_udp_ops = { "udp", nkti_udp_drive, nkti_udp_interest };
+
+NKT_API int nkt_poller_add_udp(nkt_poller *poller, nkt_udp *udp, void *user) {
+    return nkti_handle_join(poller, &udp->handle, NKT_READ | NKT_WRITE, user);
+}
+
+NKT_API int nkt_poller_want_udp(nkt_poller *poller, nkt_udp *udp, uint32_t events) {
+    return nkti_handle_want(poller, &udp->handle, events);
+}
+
+NKT_API int nkt_poller_remove_udp(nkt_poller *poller, nkt_udp *udp) {
+    return nkti_handle_remove(poller, &udp->handle);
+}
+
+// --- Opening -----------------------------------------------------------------
+
+static nkt_udp *nkti_udp_new(nkt_env *env, const nkt_udp_opts *opts,
+                             const nkt_datagram_transport *transport, void *self) {
+    nkt_udp *udp = (nkt_udp *)nkti_alloc(env, sizeof *udp);
+    if (udp == NULL) return NULL;
+    nkti_handle_init(&udp->handle, env, &nkti_udp_ops, opts->nonblocking);
+    nkti_mutex_init(&udp->net_lock);
+    udp->top = &udp->bottom;
+    udp->bottom.transport = transport;
+    udp->bottom.self = self;
+    udp->bottom.udp = udp;
+    udp->deadlines[0] = udp->deadlines[1] = NKT_NEVER;
+    udp->timeouts_ms[0] = opts->recv_timeout_ms;
+    udp->timeouts_ms[1] = opts->send_timeout_ms;
+    udp->connected = -1;
+    udp->news = NKT_NO_FD;
+    return udp;
+}
+
+// Frees everything but what the links stand on.
+static void nkti_udp_free(nkt_udp *udp) {
+    nkt_env *env = udp->handle.env;
+    if (udp->batch != NULL) {
+        nkti_free(env, udp->batch->slots, (size_t)NKTI_UDP_SLOTS * NKTI_UDP_SLOT);
+        nkti_free(env, udp->batch, sizeof *udp->batch);
+    }
+    if (udp->news != NKT_NO_FD) nkti_net_sys(env)->watch_close(env, udp->news);
+    nkti_free(env, udp->members, udp->member_capacity * sizeof udp->members[0]);
+    nkti_free(env, udp->ifaces, (size_t)udp->iface_capacity * sizeof udp->ifaces[0]);
+    if (!nkti_forked(&udp->handle)) nkti_mutex_free(&udp->net_lock);
+    nkti_free(env, udp, sizeof *udp);
+}
+
+// Sets one option on every socket.
+static int nkti_udp_set_all(nkt_udp *udp, int option, int64_t value) {
+    nkt_env *env = udp->handle.env;
+    int err = NKT_OK;
+    for (int i = 0; i < udp->fd_count && err >= 0; i++) {
+        err = option == NKT_UDP_SEND_BUFFER || option == NKT_UDP_RECV_BUFFER
+            ? env->core->set_option(env, udp->fds[i], option == NKT_UDP_SEND_BUFFER
+                                    ? NKT_SO_SEND_BUFFER : NKT_SO_RECV_BUFFER, value)
+            : nkti_udp_sys(env)->set_option(env, udp->fds[i], udp->families[i], option, value);
+    }
+    return err;
+}
+
+// Opens and binds one socket. `dual` takes both families.
+static int nkti_udp_open_one(nkt_udp *udp, const nkt_udp_opts *opts, const nkt_ip *ip,
+                             uint16_t port, bool dual) {
+    nkt_env *env = udp->handle.env;
+    const nkt_sys_core *core = env->core;
+    const nkt_sys_udp *sys = nkti_udp_sys(env);
+    union { uint64_t align; char room[NKT_SOCKADDR_MAX]; } name;
+    nkt_addr addr = nkt_addr_make(ip, port);
+    int family = dual ? 0 : ip->family;
+    int len = nkt_addr_to_sockaddr(&addr, &name, sizeof name);
+    nkt_fd fd = NKT_NO_FD;
+    int err = core->open(env, ip->family, 2, &fd);
+    if (err < 0) {
+        udp->os_error[0] = core->last_error(env);
+        return err;
+    }
+    if (ip->family == NKT_IPV6) err = core->set_option(env, fd, NKT_SO_V6ONLY, !dual);
+    if (err >= 0) err = sys->set_option(env, fd, family, NKT_UDP_REUSE, opts->reuse_port);
+    if (err >= 0) err = sys->set_option(env, fd, family, NKT_UDP_FACTS, 1);
+    if (err >= 0 && opts->icmp_errors) {
+        err = sys->set_option(env, fd, family, NKT_UDP_ICMP_ERRORS, 1);
+    }
+    if (err >= 0 && opts->interface_name != NULL) {
+        err = core->bind_interface(env, fd, opts->interface_name, ip->family);
+    }
+    if (err >= 0) err = core->bind(env, fd, &name, (size_t)len);
+    if (err < 0) {
+        udp->os_error[0] = core->last_error(env);
+        core->close(env, fd);
+        return err;
+    }
+    udp->fds[udp->fd_count] = fd;
+    udp->families[udp->fd_count++] = (uint8_t)family;
+    return NKT_OK;
+}
+
+// IPv6 and IPv4 on two sockets, or on one if the host has only one family.
+static int nkti_udp_open_two(nkt_udp *udp, const nkt_udp_opts *opts, const nkt_ip *ipv6,
+                             const nkt_ip *ipv4, uint16_t port) {
+    int err = NKT_EADDRINUSE;
+    for (int i = 0; i < NKTI_PORT_TRIES && err == NKT_EADDRINUSE; i++) {
+        uint16_t chosen = port;
+        nkt_addr local;
+        err = nkti_udp_open_one(udp, opts, ipv6, port, false);
+        if (err < 0 && !nkti_is_no_family(err)) return err;
+        bool has_ipv6 = err >= 0;
+        if (has_ipv6 && nkti_udp_socket_local(&udp->bottom, &local) >= 0) chosen = local.port;
+        err = nkti_udp_open_one(udp, opts, ipv4, chosen, false);
+        if (err < 0 && has_ipv6 && nkti_is_no_family(err)) return NKT_OK;
+        if (err < 0) nkti_udp_socket_close(&udp->bottom);
+        if (err == NKT_EADDRINUSE && port != 0) return err;
+    }
+    return err;
+}
+
+static int nkti_udp_open_target(nkt_udp *udp, const nkt_udp_opts *opts,
+                                const nkt_target *target) {
+    bool is_any = target->kind == NKT_TARGET_ANY;
+    nkt_ip ipv6 = is_any ? nkt_ip_any(NKT_IPV6) : nkt_ip_loopback(NKT_IPV6);
+    nkt_ip ipv4 = is_any ? nkt_ip_any(NKT_IPV4) : nkt_ip_loopback(NKT_IPV4);
+    if (target->kind == NKT_TARGET_ADDR) {
+        return nkti_udp_open_one(udp, opts, &target->ip, target->port, false);
+    }
+    if (opts->family != 0) {
+        return nkti_udp_open_one(udp, opts, opts->family == NKT_IPV6 ? &ipv6 : &ipv4,
+                                 target->port, false);
+    }
+    if (is_any && NKTI_UDP_DUAL && !opts->two_sockets) {
+        int err = nkti_udp_open_one(udp, opts, &ipv6, target->port, true);
+        if (err >= 0 || !nkti_is_no_family(err)) return err;
+        return nkti_udp_open_one(udp, opts, &ipv4, target->port, false);
+    }
+    return nkti_udp_open_two(udp, opts, &ipv6, &ipv4, target->port);
+}
+
+static int nkti_udp_apply(nkt_udp *udp, const nkt_udp_opts *opts) {
+    const struct { int option; int32_t value; } rows[] = {
+        { NKT_UDP_HOPS, opts->hops }, { NKT_UDP_MULTICAST_HOPS, opts->multicast_hops },
+        { NKT_UDP_TRAFFIC_CLASS, opts->traffic_class },
+        { NKT_UDP_SEND_BUFFER, opts->send_buffer }, { NKT_UDP_RECV_BUFFER, opts->recv_buffer },
+        { NKT_UDP_DONT_FRAGMENT, opts->dont_fragment },
+    };
+    int err = NKT_OK;
+    for (size_t i = 0; i < sizeof rows / sizeof rows[0] && err >= 0; i++) {
+        if (rows[i].value != 0) {
+            err = nkt_udp_set_option(udp, (nkt_udp_option)rows[i].option, rows[i].value);
+        }
+    }
+    if (err >= 0 && opts->no_loopback) err = nkt_udp_set_option(udp, NKT_UDP_LOOPBACK, 0);
+    return err;
+}
+
+static int nkti_udp_bad_option(nkt_problem *problem, const char *field, const char *why) {
+    return nkti_problem_set(problem, NKT_EINVAL, field, -1, why);
+}
+
+// Everything about the arguments, before the first system call.
+static int nkti_udp_check(nkt_env *env, const char *text, const nkt_udp_opts *opts,
+                          nkt_target *target, uint32_t *index) {
+    nkt_problem *problem = opts->problem;
+    if (env == NULL) {
+        return nkti_udp_bad_option(problem, "env", "the environment cannot be used; see "
+                                                   "nkt_env_init");
+    }
+    if (opts->family != 0 && opts->family != NKT_IPV4 && opts->family != NKT_IPV6) {
+        return nkti_udp_bad_option(problem, "family", "it is none of 0, NKT_IPV4 and NKT_IPV6");
+    }
+    if (opts->hops < 0 || opts->hops > 255 || opts->multicast_hops < 0 ||
+        opts->multicast_hops > 255) {
+        return nkti_udp_bad_option(problem, "hops, multicast_hops", "expected 0 to 255");
+    }
+    if (opts->traffic_class < 0 || opts->traffic_class > 255) {
+        return nkti_udp_bad_option(problem, "traffic_class", "expected 0 to 255");
+    }
+    if (opts->send_buffer < 0 || opts->recv_buffer < 0) {
+        return nkti_udp_bad_option(problem, "send_buffer, recv_buffer",
+                                   "a buffer size is negative");
+    }
+    if (text == NULL) text = ":0";
+    int err = nkti_target_parse_in(env, text, strlen(text), -1, target, problem);
+    if (err < 0) return err;
+    bool is_local = target->kind == NKT_TARGET_NAME &&
+                    nkt_host_is_local(target->host, target->host_len);
+    if (target->kind == NKT_TARGET_UNIX || (target->kind == NKT_TARGET_NAME && !is_local)) {
+        return nkti_problem_set(problem, NKT_ENAME, "local", 0,
+                                "expected :port, address:port or localhost:port");
+    }
+    if (target->kind == NKT_TARGET_ADDR && opts->family != 0 &&
+        opts->family != target->ip.family) {
+        return nkti_problem_set(problem, NKT_EFAMILY, "family", -1,
+                                "the address is of another family than the option");
+    }
+    if (opts->interface_name != NULL &&
+        env->core->interface_index(env, opts->interface_name, index) < 0) {
+        return nkti_problem_set(problem, NKT_ENODEV, "interface_name", -1,
+                                "there is no network interface of that name");
+    }
+    return NKT_OK;
+}
+
+NKT_API int nkt_udp_open(const char *text, const nkt_udp_opts *given, nkt_udp **out) {
+    nkt_udp_opts opts;
+    nkt_target target;
+    uint32_t index = 0;
+    memset(&opts, 0, sizeof opts);
+    if (given != NULL) opts = *given;
+    if (opts.problem != NULL) memset(opts.problem, 0, sizeof *opts.problem);
+    nkt_env *env = nkti_env_use(opts.env);
+    int err = nkti_udp_check(env, text, &opts, &target, &index);
+    if (err < 0) return err;
+    nkt_udp *udp = nkti_udp_new(env, &opts, &nkti_udp_transport, NULL);
+    if (udp == NULL) return nkti_problem_set(opts.problem, NKT_ENOMEM, "", -1, "out of memory");
+    udp->is_socket = true;
+    udp->icmp_errors = opts.icmp_errors;
+    udp->segments = !opts.no_offload;
+    udp->only_index = index;
+    udp->loopback = 1;
+    udp->multicast_hops = 1;
+    err = nkti_udp_open_target(udp, &opts, &target);
+    if (err >= 0) err = nkti_udp_apply(udp, &opts);
+    if (err < 0) {
+        nkti_problem_set(opts.problem, err, "local", -1, "cannot open: ");
+        if (opts.problem != NULL) {
+            opts.problem->os_error = udp->os_error[0];
+            nkti_text why = nkti_text_begin(opts.problem->text + 13,
+                                            sizeof opts.problem->text - 13);
+            nkti_text_str(&why, nkt_strerror(err));
+        }
+        nkti_udp_socket_close(&udp->bottom);
+        nkti_udp_free(udp);
+        return err;
+    }
+    nkti_udp_trace(udp, "open", NKT_OK, udp->fds[0]);
+    *out = udp;
+    return NKT_OK;
+}
+
+NKT_API int nkt_udp_open_custom(const nkt_datagram_transport *transport, void *self,
+                                const nkt_udp_opts *given, nkt_udp **out) {
+    nkt_udp_opts opts;
+    memset(&opts, 0, sizeof opts);
+    if (given != NULL) opts = *given;
+    nkt_env *env = nkti_env_use(opts.env);
+    if (env == NULL || !nkti_datagram_transport_is_valid(transport)) return NKT_EINVAL;
+    nkt_udp *udp = nkti_udp_new(env, &opts, transport, self);
+    if (udp == NULL) return NKT_ENOMEM;
+    nkti_udp_trace(udp, "open", NKT_OK, 0);
+    *out = udp;
+    return NKT_OK;
+}
+
+NKT_API int nkt_udp_push(nkt_udp *udp, const nkt_datagram_transport *transport, void *self) {
+    if (!nkti_datagram_transport_is_valid(transport)) return NKT_EINVAL;
+    if (udp->batch != NULL) return NKT_EBUSY;
+    nkt_udp_link *link = (nkt_udp_link *)nkti_alloc(udp->handle.env, sizeof *link);
+    if (link == NULL) return NKT_ENOMEM;
+    link->transport = transport;
+    link->self = self;
+    link->below = udp->top;
+    link->udp = udp;
+    udp->top = link;
+    nkti_udp_trace(udp, "pushed", NKT_OK, 0);
+    nkti_handle_update(&udp->handle);
+    return NKT_OK;
+}
+
+NKT_API int nkt_udp_connect_addr(nkt_udp *udp, const nkt_addr *peer) {
+    nkt_env *env = udp->handle.env;
+    union { uint64_t align; char room[NKT_SOCKADDR_MAX]; } name;
+    nkt_addr mapped;
+    if (!udp->is_socket) return NKT_EUNSUPPORTED;
+    if (peer == NULL || peer->ip.family == 0) return NKT_EADDR;
+    int at = nkti_udp_fd_for(udp, peer);
+    if (at < 0) return at;
+    mapped = *peer;
+    if (udp->families[at] == 0 && peer->ip.family == NKT_IPV4) mapped.ip = nkt_ip_map(&peer->ip);
+    int len = nkt_addr_to_sockaddr(&mapped, &name, sizeof name);
+    nkti_udp_sys(env)->set_option(env, udp->fds[at], udp->families[at], NKT_UDP_ICMP_ERRORS, 2);
+    int err = env->core->connect(env, udp->fds[at], &name, (size_t)len);
+    if (err < 0) {
+        udp->os_error[1] = env->core->last_error(env);
+        return err;
+    }
+    udp->connected = at;
+    udp->strangers = true;
+    udp->peer = *peer;
+    nkti_udp_trace(udp, "connected", NKT_OK, 0);
+    return nkti_handle_update(&udp->handle);
+}
+
+NKT_API int nkt_udp_connect(nkt_udp *udp, const char *text) {
+    nkt_env *env = udp->handle.env;
+    nkt_target target;
+    nkt_lookup_opts opts;
+    nkt_ip ips[NKT_LOOKUP_MAX];
+    if (text == NULL) return NKT_EINVAL;
+    int err = nkti_target_parse_in(env, text, strlen(text), -1, &target, NULL);
+    if (err < 0) return err;
+    nkt_addr addr = nkt_addr_make(&target.ip, target.port);
+    if (target.kind == NKT_TARGET_ADDR) return nkt_udp_connect_addr(udp, &addr);
+    if (target.kind != NKT_TARGET_NAME) return NKT_EADDR;
+    bool is_local = nkt_host_is_local(target.host, target.host_len);
+    if (udp->handle.nonblocking && !is_local) return NKT_EUNSUPPORTED;
+    memset(&opts, 0, sizeof opts);
+    opts.env = env;
+    int count = nkt_lookup(target.host, &opts, ips, NKT_LOOKUP_MAX);
+    if (count < 0) return count;
+    // Nobody answers a datagram socket's connect: the first that there is a
+    // route to is taken.
+    err = NKT_EFAMILY;
+    for (int i = 0; i < count; i++) {
+        addr.ip = ips[i];
+        int result = nkt_udp_connect_addr(udp, &addr);
+        if (result >= 0) return result;
+        if (err == NKT_EFAMILY) err = result;
+    }
+    return err;
+}
+
+// --- Waiting -----------------------------------------------------------------
+
+// What a call does that was told NKT_EAGAIN: NKT_OK to try again, else what to
+// return.
+static int nkti_udp_again(nkt_udp *udp, int direction, int64_t *deadline, bool out_of_turn) {
+    nkt_env *env = udp->handle.env;
+    int32_t timeout_ms = udp->timeouts_ms[direction];
+    nkt_interest interest;
+    if (direction == 0) nkti_net_tend(udp);
+    if (udp->handle.nonblocking) {
+        if (direction == 1) {
+            udp->send_blocked = true;
+            nkti_handle_update(&udp->handle);
+        } else if (!out_of_turn) {
+            nkti_handle_spent(&udp->handle, NKT_READ);
+        }
+        return nkti_handle_again(&udp->handle, timeout_ms, &udp->deadlines[direction],
+                                 &udp->told[direction]);
+    }
+    int err = nkti_handle_deadline(&udp->handle, timeout_ms, deadline);
+    if (err < 0) return err;
+    nkti_interest_clear(&interest);
+    err = nkti_wait_begin(env, &udp->waiters[direction], &udp->canceled);
+    if (err < 0) return err;
+    nkti_udp_want(udp, direction == 0 ? NKT_READ : NKT_WRITE, &interest);
+    return nkti_wait_end(env, &udp->waiters[direction], &interest, *deadline);
+}
+
+// --- Sending -----------------------------------------------------------------
+
+// Counts what was taken, and ends the direction's time-out.
+static int nkti_udp_sent(nkt_udp *udp, const nkt_datagram *list, int sent) {
+    udp->info.sent += (uint64_t)sent;
+    for (int i = 0; i < sent; i++) udp->info.sent_bytes += list[i].len;
+    udp->deadlines[1] = NKT_NEVER;
+    return sent;
+}
+
+static int nkti_udp_send_list(nkt_udp *udp, const nkt_datagram *list, int count) {
+    int64_t deadline = 0;
+    for (;;) {
+        if (nkti_atomic_load(&udp->canceled) != 0) return NKT_ECANCELED;
+        int sent = nkt_udp_link_send(udp->top, list, count);
+        if (sent > 0) return nkti_udp_sent(udp, list, sent);
+        if (sent != NKT_EAGAIN) return sent;
+        sent = nkti_udp_again(udp, 1, &deadline, false);
+        if (sent < 0) return sent;
+    }
+}
+
+// Where one copy of what goes to a group or a broadcast goes.
+static bool nkti_net_copy(const nkt_udp *udp, const nkt_sys_iface *row, const nkt_addr *to,
+                          bool loopback, nkt_datagram *copy) {
+    memset(copy, 0, sizeof *copy);
+    copy->addr = *to;
+    copy->interface_index = row->index;
+    if (nkti_ip_is_group(&to->ip)) {
+        if (udp->send_index != 0 && row->index != udp->send_index) return false;
+        if (to->ip.family == NKT_IPV6) copy->addr.ip.scope = row->index;
+        else copy->local = row->ip;
+        return true;
+    }
+    uint32_t flags = NKT_IFACE_BROADCAST | NKT_IFACE_POINT_TO_POINT;
+    if (!nkti_iface_is_suitable(udp, row, NKT_IPV4, flags, loopback)) return false;
+    copy->local = row->ip;
+    if (row->peer.family == NKT_IPV4) {
+        copy->addr.ip = row->peer;
+        return true;
+    }
+    if ((row->flags & NKT_IFACE_BROADCAST) == 0 && !loopback) return false;
+    // A network of two has no broadcast address (RFC 3021): to the other one.
+    if (row->bits < 1 || row->bits > 31) return false;
+    uint32_t host = 0xffffffffu >> row->bits, ip = 0;
+    nkt_ip_to_u32(&row->ip, &ip);
+    copy->addr.ip = nkt_ip_from_u32(row->bits == 31 ? ip ^ 1 : ip | host);
+    return true;
+}
+
+// The copies that are to be sent. Returns how many there are, `cap` of them in
+// `copies`.
+static int nkti_net_copies(nkt_udp *udp, const nkt_addr *to, nkt_datagram *copies, int cap) {
+    bool is_group = nkti_ip_is_group(&to->ip);
+    int at = 0, count = 0;
+    nkti_mutex_lock(&udp->net_lock);
+    int err = nkti_net_look(udp);
+    for (int pass = 0; pass < 2 && count == 0 && err >= 0; pass++) {
+        const nkt_sys_iface *row;
+        for (at = 0; at < udp->iface_count;) {
+            nkt_datagram copy;
+            row = is_group ? nkti_iface_next(udp, &at, to->ip.family, pass == 1)
+                           : &udp->ifaces[at++];
+            if (row == NULL || !nkti_net_copy(udp, row, to, pass == 1, &copy)) continue;
+            if (count < cap) copies[count] = copy;
+            count++;
+        }
+    }
+    nkti_mutex_unlock(&udp->net_lock);
+    return err < 0 ? err : count;
+}
+
+// Sends one copy to each. NKT_OK if one was taken, else why not, the last.
+static int nkti_udp_send_copies(nkt_udp *udp, const void *data, size_t len, const nkt_addr *to,
+                                nkt_udp_result *results, int cap, int *count) {
+    enum { ROOM = 64 };
+    nkt_datagram copies[ROOM];
+    int result = NKT_ENETUNREACH;
+    bool taken = false, full = false;
+    int fd = udp->is_socket ? nkti_udp_fd_for(udp, to) : (int)NKT_EUNSUPPORTED;
+    if (fd < 0) return fd;
+    *count = nkti_net_copies(udp, to, copies, ROOM);
+    if (*count < 0) return *count;
+    for (int i = 0; i < *count && i < ROOM; i++) {
+        copies[i].data = (void *)(uintptr_t)data;
+        copies[i].len = (uint32_t)len;
+        int err = nkt_udp_link_send(udp->top, &copies[i], 1);
+        if (err > 0) {
+            nkti_udp_sent(udp, &copies[i], 1);
+            taken = true;
+        } else {
+            result = err;
+            full = full || err == NKT_EAGAIN;
+        }
+        if (i >= cap) continue;
+        memset(&results[i], 0, sizeof results[i]);
+        results[i].to = copies[i].addr;
+        results[i].interface_index = copies[i].interface_index;
+        results[i].err = err > 0 ? (int)NKT_OK : err;
+        results[i].os_error = err > 0 || err == NKT_EAGAIN ? 0 : udp->os_error[1];
+    }
+    return taken ? (int)NKT_OK : full ? (int)NKT_EAGAIN : result;
+}
+
+static bool nkti_udp_is_for_all(const nkt_udp *udp, const nkt_addr *to) {
+    static const nkt_ip broadcast = { { 255, 255, 255, 255 }, 0, NKT_IPV4, { 0, 0, 0 } };
+    if (!udp->is_socket) return false;
+    if (nkt_ip_equal(&to->ip, &broadcast)) return true;
+    return nkti_ip_is_group(&to->ip) && to->ip.scope == 0;
+}
+
+NKT_API ptrdiff_t nkt_udp_send(nkt_udp *udp, const void *data, size_t len, const nkt_addr *to) {
+    nkt_datagram one;
+    int64_t deadline = 0;
+    int count;
+    if (data == NULL && len > 0) return NKT_EINVAL;
+    memset(&one, 0, sizeof one);
+    if (to != NULL) one.addr = *to;
+    one.data = (void *)(uintptr_t)data;
+    one.len = len > NKT_DATAGRAM_MAX ? NKT_DATAGRAM_MAX + 1 : (uint32_t)len;
+    int err = nkti_udp_check_len(udp, &one);
+    if (err < 0) return err;
+    if (!nkti_udp_is_for_all(udp, &one.addr)) {
+        err = nkti_udp_send_list(udp, &one, 1);
+        return err < 0 ? err : (ptrdiff_t)len;
+    }
+    for (;;) {
+        if (nkti_atomic_load(&udp->canceled) != 0) return NKT_ECANCELED;
+        err = nkti_udp_send_copies(udp, data, len, &one.addr, NULL, 0, &count);
+        if (err == NKT_EAGAIN) err = nkti_udp_again(udp, 1, &deadline, false);
+        else if (err >= 0) return (ptrdiff_t)len;
+        if (err < 0) return err;
+    }
+}
+
+NKT_API ptrdiff_t nkt_udp_send_str(nkt_udp *udp, const char *text, const char *to) {
+    nkt_addr addr;
+    if (text == NULL) return NKT_EINVAL;
+    if (to == NULL) return nkt_udp_send(udp, text, strlen(text), NULL);
+    int err = nkt_addr_parse(to, &addr);
+    return err < 0 ? err : nkt_udp_send(udp, text, strlen(text), &addr);
+}
+
+NKT_API int nkt_udp_send_many(nkt_udp *udp, const nkt_datagram *list, int count) {
+    int good = 0, err = NKT_OK, sent = 0;
+    if (list == NULL || count < 0) return NKT_EINVAL;
+    // Those before a bad one are sent.
+    while (good < count && (err = nkti_udp_check_len(udp, &list[good])) >= 0) good++;
+    while (sent < good) {
+        int step = nkti_udp_send_list(udp, list + sent, good - sent);
+        if (step < 0) return sent > 0 ? sent : step;
+        sent += step;
+    }
+    return sent > 0 || count == 0 ? sent : err;
+}
+
+NKT_API int nkt_udp_send_each(nkt_udp *udp, const void *data, size_t len, const nkt_addr *to,
+                              nkt_udp_result *results, int cap) {
+    int count = 0;
+    if ((data == NULL && len > 0) || to == NULL || cap < 0) return NKT_EINVAL;
+    if (nkti_atomic_load(&udp->canceled) != 0) return NKT_ECANCELED;
+    if (!nkti_udp_is_for_all(udp, to)) return udp->is_socket ? NKT_EGROUP : NKT_EUNSUPPORTED;
+    if (len > (to->ip.family == NKT_IPV4 ? NKTI_UDP_MAX4 : NKTI_UDP_MAX6)) return NKT_ETOOLONG;
+    int err = nkti_udp_send_copies(udp, data, len, to, results, cap, &count);
+    return count > 0 ? count : err;
+}
+
+NKT_API ptrdiff_t nkt_udp_broadcast(nkt_udp *udp, const void *data, size_t len, uint16_t port) {
+    nkt_ip all = nkt_ip_from_u32(0xffffffffu);
+    nkt_addr to = nkt_addr_make(&all, port);
+    if (!udp->is_socket) return NKT_EUNSUPPORTED;
+    return nkt_udp_send(udp, data, len, &to);
+}
+
+// --- Receiving ---------------------------------------------------------------
+
+// One try: datagrams from the top link into the list's buffers.
+static int nkti_udp_try(nkt_udp *udp, nkt_datagram *list, int count) {
+    if (nkti_atomic_load(&udp->canceled) != 0) return NKT_ECANCELED;
+    if (!nkti_handle_has_turn(&udp->handle, &udp->turn, &udp->receives)) return NKTI_OUT_OF_TURN;
+    return nkt_udp_link_recv(udp->top, list, count);
+}
+
+static int nkti_udp_recv_list(nkt_udp *udp, nkt_datagram *list, int count) {
+    int64_t deadline = 0;
+    for (;;) {
+        int got = nkti_udp_try(udp, list, count);
+        if (got > 0) {
+            udp->deadlines[0] = NKT_NEVER;
+            return got;
+        }
+        if (got != NKT_EAGAIN && got != NKTI_OUT_OF_TURN) return got;
+        got = nkti_udp_again(udp, 0, &deadline, got == NKTI_OUT_OF_TURN);
+        if (got < 0) return got;
+    }
+}
+
+static int nkti_udp_batch_open(nkt_udp *udp) {
+    nkt_env *env = udp->handle.env;
+    if (udp->batch != NULL) return NKT_OK;
+    nkti_udp_batch *batch = (nkti_udp_batch *)nkti_alloc(env, sizeof *batch);
+    if (batch == NULL) return NKT_ENOMEM;
+    batch->slots = (uint8_t *)nkti_resize(env, NULL, 0, (size_t)NKTI_UDP_SLOTS * NKTI_UDP_SLOT);
+    if (batch->slots == NULL) {
+        nkti_free(env, batch, sizeof *batch);
+        return NKT_ENOMEM;
+    }
+    udp->batch = batch;
+    // A link above would have to know of segments.
+    udp->coalesce = udp->segments && udp->top == &udp->bottom &&
+                    nkti_udp_set_all(udp, NKT_UDP_COALESCE, 1) >= 0;
+    return NKT_OK;
+}
+
+// Makes sure that something is in the batch.
+static int nkti_udp_batch_fill(nkt_udp *udp, int slots) {
+    nkti_udp_batch *batch = udp->batch;
+    if (batch->next < batch->count) return NKT_OK;
+    batch->next = batch->count = 0;
+    batch->at = 0;
+    for (int i = 0; i < slots; i++) {
+        batch->list[i].data = batch->slots + (size_t)i * NKTI_UDP_SLOT;
+        batch->list[i].cap = NKT_DATAGRAM_MAX;
+    }
+    int got = nkti_udp_recv_list(udp, batch->list, slots);
+    if (got > 0) batch->count = got;
+    return got;
+}
+
+// Hands out the next datagram of the batch, as a view.
+static void nkti_udp_batch_take(nkti_udp_batch *batch, nkt_datagram *out) {
+    const nkt_datagram *from = &batch->list[batch->next];
+    uint32_t left = from->len - batch->at;
+    *out = *from;
+    out->data = (uint8_t *)from->data + batch->at;
+    if (from->segment != 0 && left > from->segment) {
+        out->len = from->segment;
+        batch->at += from->segment;
+    } else {
+        out->len = left;
+        batch->at = 0;
+        batch->next++;
+    }
+    out->cap = out->len;
+    out->segment = 0;
+}
+
+NKT_API int nkt_udp_recv_many(nkt_udp *udp, nkt_datagram *list, int cap) {
+    int count = 0;
+    uint64_t bytes = 0;
+    if (list == NULL || cap < 1) return NKT_EINVAL;
+    int err = nkti_udp_batch_open(udp);
+    if (err < 0) return err;
+    nkti_udp_batch *batch = udp->batch;
+    err = nkti_udp_batch_fill(udp, cap < NKTI_UDP_SLOTS ? cap : NKTI_UDP_SLOTS);
+    if (err < 0) {
+        list[0].addr = batch->list[0].addr;     // whom an ICMP error is about
+        return err;
+    }
+    while (count < cap && batch->next < batch->count) {
+        nkti_udp_batch_take(batch, &list[count]);
+        bytes += list[count++].len;
+    }
+    udp->info.received += (uint64_t)count;
+    udp->info.received_bytes += bytes;
+    return count;
+}
+
+// One datagram into the caller's buffer.
+static int nkti_udp_recv_into(nkt_udp *udp, nkt_datagram *datagram) {
+    nkti_udp_batch *batch = udp->batch;
+    if (batch != NULL && (udp->coalesce || batch->next < batch->count)) {
+        int err = nkti_udp_batch_fill(udp, 1);
+        if (err < 0) {
+            datagram->addr = batch->list[0].addr;
+            return err;
+        }
+        nkt_datagram view;
+        nkti_udp_batch_take(batch, &view);
+        size_t len = view.len < datagram->cap ? view.len : datagram->cap;
+        if (len > 0) memcpy(datagram->data, view.data, len);
+        view.truncated = view.truncated || view.len > len;
+        view.data = datagram->data;
+        view.cap = datagram->cap;
+        view.len = (uint32_t)len;
+        *datagram = view;
+    } else {
+        int err = nkti_udp_recv_list(udp, datagram, 1);
+        if (err < 0) return err;
+    }
+    udp->info.received++;
+    udp->info.received_bytes += datagram->len;
+    if (datagram->truncated) udp->info.truncated++;
+    return NKT_OK;
+}
+
+NKT_API int nkt_udp_recv_datagram(nkt_udp *udp, nkt_datagram *datagram) {
+    if (datagram == NULL || (datagram->data == NULL && datagram->cap > 0)) return NKT_EINVAL;
+    datagram->reserved[0] = 1;          // all facts, please
+    int err = nkti_udp_recv_into(udp, datagram);
+    datagram->reserved[0] = 0;
+    return err;
+}
+
+NKT_API ptrdiff_t nkt_udp_recv(nkt_udp *udp, void *buf, size_t cap, nkt_addr *from) {
+    nkt_datagram one;
+    if (buf == NULL && cap > 0) return NKT_EINVAL;
+    one.data = buf;
+    one.cap = cap > NKT_DATAGRAM_MAX ? NKT_DATAGRAM_MAX : (uint32_t)cap;
+    one.reserved[0] = 0;
+    int err = nkti_udp_recv_into(udp, &one);
+    if (from != NULL && (err >= 0 || nkti_udp_is_answer(err))) *from = one.addr;
+    if (err < 0) return err;
+    return one.truncated ? (ptrdiff_t)NKT_ETRUNCATED : (ptrdiff_t)one.len;
+}
+
+// --- Ending, asking and setting ----------------------------------------------
+
+NKT_API void nkt_udp_interrupt(nkt_udp *udp) {
+    nkti_udp_wake(udp, true);
+}
+
+NKT_API void nkt_udp_close(nkt_udp *udp) {
+    if (udp == NULL) return;
+    nkti_settle(&udp->handle, &udp->canceled);
+    nkti_handle_leave(&udp->handle);
+    nkti_udp_trace(udp, "closed", NKT_OK, 0);
+    while (udp->top != &udp->bottom) {
+        nkt_udp_link *link = udp->top;
+        udp->top = link->below;
+        link->transport->close(link);
+        nkti_free(udp->handle.env, link, sizeof *link);
+    }
+    udp->bottom.transport->close(&udp->bottom);
+    nkti_udp_free(udp);
+}
+
+NKT_API int nkt_udp_local(nkt_udp *udp, nkt_addr *addr) {
+    for (nkt_udp_link *link = udp->top; link != NULL; link = link->below) {
+        if (NKTI_DATAGRAM_HAS(link->transport, local)) return link->transport->local(link, addr);
+    }
+    return NKT_ENOTCONN;
+}
+
+NKT_API int nkt_udp_peer(nkt_udp *udp, nkt_addr *addr) {
+    for (nkt_udp_link *link = udp->top; link != NULL; link = link->below) {
+        if (NKTI_DATAGRAM_HAS(link->transport, peer)) return link->transport->peer(link, addr);
+    }
+    return NKT_ENOTCONN;
+}
+
+NKT_API nkt_fd nkt_udp_descriptor(nkt_udp *udp) {
+    for (nkt_udp_link *link = udp->top; link != NULL; link = link->below) {
+        if (NKTI_DATAGRAM_HAS(link->transport, descriptor)) {
+            return link->transport->descriptor(link);
+        }
+    }
+    return NKT_NO_FD;
+}
+
+NKT_API int32_t nkt_udp_os_error(const nkt_udp *udp) {
+    return udp->os_error[0] != 0 ? udp->os_error[0] : udp->os_error[1];
+}
+
+NKT_API int nkt_udp_watch(nkt_udp *udp, uint32_t want, nkt_interest *interest) {
+    nkti_interest_clear(interest);
+    nkti_udp_want_deadlines(udp, want, false, interest);
+    nkti_udp_want(udp, want, interest);
+    bool pending = udp->batch != NULL && udp->batch->next < udp->batch->count;
+    if ((want & NKT_READ) && pending) interest->ready = true;
+    return NKT_OK;
+}
+
+NKT_API int nkt_udp_get_info(nkt_udp *udp, nkt_udp_info *info) {
+    *info = udp->info;
+    info->sockets = (uint32_t)udp->fd_count;
+    nkti_mutex_lock(&udp->net_lock);
+    for (size_t i = 0; i < udp->member_count; i++) info->joined += udp->members[i].index != 0;
+    nkti_mutex_unlock(&udp->net_lock);
+    return NKT_OK;
+}
+
+// Where a setting is kept that is one of the socket's too, and its bounds.
+static int32_t *nkti_udp_setting(nkt_udp *udp, nkt_udp_option option, int32_t *low,
+                                 int32_t *high) {
+    *low = 0;
+    *high = 255;
+    switch ((int)option) {
+    case NKT_UDP_HOPS: *low = 1; return &udp->hops;
+    case NKT_UDP_MULTICAST_HOPS: return &udp->multicast_hops;
+    case NKT_UDP_TRAFFIC_CLASS: return &udp->traffic_class;
+    case NKT_UDP_DONT_FRAGMENT: *high = 1; return &udp->dont_fragment;
+    case NKT_UDP_LOOPBACK: *high = 1; return &udp->loopback;
+    default: return NULL;
+    }
+}
+
+NKT_API int nkt_udp_set_option(nkt_udp *udp, nkt_udp_option option, int64_t value) {
+    int32_t low, high, *setting = nkti_udp_setting(udp, option, &low, &high);
+    char name[256];
+    int direction = option == NKT_UDP_SEND_TIMEOUT_MS;
+    switch ((int)option) {
+    case NKT_UDP_RECV_TIMEOUT_MS: case NKT_UDP_SEND_TIMEOUT_MS:
+        if (value > INT32_MAX) return NKT_EINVAL;
+        udp->timeouts_ms[direction] = value > 0 ? (int32_t)value : 0;
+        udp->deadlines[direction] = NKT_NEVER;
+        return NKT_OK;
+    case NKT_UDP_MULTICAST_INTERFACE:
+        if (!udp->is_socket) return NKT_EUNSUPPORTED;
+        if (value < 0 || value > UINT32_MAX) return NKT_EINVAL;
+        if (value != 0 && nkti_interface_name(udp->handle.env, (uint32_t)value, name,
+                                              sizeof name) < 0) return NKT_ENODEV;
+        udp->send_index = (uint32_t)value;
+        return NKT_OK;
+    case NKT_UDP_SEND_BUFFER: case NKT_UDP_RECV_BUFFER:
+        low = 1;
+        high = INT32_MAX;
+        break;
+    default:
+        if (setting == NULL) return NKT_EINVAL;
+    }
+    if (value < low || value > high) return NKT_EINVAL;
+    if (!udp->is_socket) return NKT_EUNSUPPORTED;
+    int err = nkti_udp_set_all(udp, (int)option, value);
+    if (err >= 0 && setting != NULL) *setting = (int32_t)value;
+    return err;
+}
+
+NKT_API int nkt_udp_get_option(nkt_udp *udp, nkt_udp_option option, int64_t *value) {
+    nkt_env *env = udp->handle.env;
+    int32_t low, high, *setting = nkti_udp_setting(udp, option, &low, &high);
+    int at = udp->connected > 0;
+    switch ((int)option) {
+    case NKT_UDP_RECV_TIMEOUT_MS: *value = udp->timeouts_ms[0]; return NKT_OK;
+    case NKT_UDP_SEND_TIMEOUT_MS: *value = udp->timeouts_ms[1]; return NKT_OK;
+    case NKT_UDP_NONBLOCKING: *value = udp->handle.nonblocking; return NKT_OK;
+    case NKT_UDP_MULTICAST_INTERFACE: *value = udp->send_index; return NKT_OK;
+    case NKT_UDP_SEND_BUFFER: case NKT_UDP_RECV_BUFFER: case NKT_UDP_PATH_MTU: break;
+    default:
+        if (setting == NULL) return NKT_EINVAL;
+        *value = *setting;
+        return NKT_OK;
+    }
+    if (!udp->is_socket) return NKT_EUNSUPPORTED;
+    if (option == NKT_UDP_PATH_MTU) {
+        if (udp->connected < 0) return NKT_EUNSUPPORTED;
+        return nkti_udp_sys(env)->get_option(env, udp->fds[at], udp->families[at], (int)option,
+                                             value);
+    }
+    return env->core->get_option(env, udp->fds[at], option == NKT_UDP_SEND_BUFFER
+                                 ? NKT_SO_SEND_BUFFER : NKT_SO_RECV_BUFFER, value);
+}
+
+//==============================================================================
+// MARK: @packets - two datagram handles in memory
+//
+// Two queues of blocks and a lock. It uses nothing that a program's own module
+// could not use, and so shows that the table of functions is enough.
+//==============================================================================
+
+#define NKTI_PACKET_COST 32     // so that empty ones are not without end either
+
+typedef struct nkti_packet {
+    struct nkti_packet *next;
+    size_t len;
+    // Behind it stand the bytes.
+} nkti_packet;
+
+typedef struct nkti_packets {
+    nkti_packet *first, **last;
+    size_t bytes;               // each packet's with NKTI_PACKET_COST
+    size_t need;                // that a sender waits for
+} nkti_packets;
+
+typedef struct nkti_udp_pair {
+    nkti_mutex lock;
+    nkt_env *env;
+    size_t capacity;
+    nkt_udp *ends[2];           // NULL once closed
+    nkti_packets queues[2];     // sent by end 0, by end 1
+} nkti_udp_pair;
+
+static int nkti_udp_pair_side(nkt_udp_link *link) {
+    return ((nkti_udp_pair *)link->self)->ends[1] == link->udp;
+}
+
+static void nkti_packet_drop(nkti_udp_pair *pair, nkti_packets *queue) {
+    nkti_packet *packet = queue->first;
+    queue->first = packet->next;
+    if (queue->first == NULL) queue->last = &queue->first;
+    queue->bytes -= packet->len + NKTI_PACKET_COST;
+    nkti_free(pair->env, packet, sizeof *packet + packet->len);
+}
+
+static int nkti_udp_pair_recv(nkt_udp_link *link, nkt_datagram *list, int count) {
+    nkti_udp_pair *pair = (nkti_udp_pair *)link->self;
+    int got = 0;
+    nkti_mutex_lock(&pair->lock);
+    int side = nkti_udp_pair_side(link);
+    nkti_packets *queue = &pair->queues[!side];
+    for (; got < count && queue->first != NULL; got++) {
+        const nkti_packet *packet = queue->first;
+        nkt_datagram *out = &list[got];
+        out->truncated = packet->len > out->cap;
+        out->len = out->truncated ? out->cap : (uint32_t)packet->len;
+        if (out->len > 0) memcpy(out->data, packet + 1, out->len);
+        nkti_packet_drop(pair, queue);
+    }
+    if (got > 0 && pair->ends[!side] != NULL) nkt_udp_notify(pair->ends[!side]);
+    nkti_mutex_unlock(&pair->lock);
+    return got > 0 ? got : (int)NKT_EAGAIN;
+}
+
+// Under the pair's lock.
+static int nkti_udp_pair_put(nkti_udp_pair *pair, int side, const nkt_datagram *datagram) {
+    nkti_packets *queue = &pair->queues[side];
+    if (pair->ends[!side] == NULL) return NKT_EREFUSED;
+    if (datagram->len > pair->capacity) return NKT_EMSGSIZE;
+    size_t cost = datagram->len + NKTI_PACKET_COST;
+    queue->need = cost;
+    if (queue->first != NULL && queue->bytes + cost > pair->capacity) return NKT_EAGAIN;
+    nkti_packet *packet = (nkti_packet *)nkti_resize(pair->env, NULL, 0,
+                                                     sizeof *packet + datagram->len);
+    if (packet == NULL) return NKT_ENOMEM;
+    packet->next = NULL;
+    packet->len = datagram->len;
+    if (packet->len > 0) memcpy(packet + 1, datagram->data, packet->len);
+    *queue->last = packet;
+    queue->last = &packet->next;
+    queue->bytes += cost;
+    return NKT_OK;
+}
+
+static int nkti_udp_pair_send(nkt_udp_link *link, const nkt_datagram *list, int count) {
+    nkti_udp_pair *pair = (nkti_udp_pair *)link->self;
+    int sent = 0, err = NKT_OK;
+    nkti_mutex_lock(&pair->lock);
+    int side = nkti_udp_pair_side(link);
+    while (sent < count && (err = nkti_udp_pair_put(pair, side, &list[sent])) >= 0) sent++;
+    if (sent > 0 && pair->ends[!side] != NULL) nkt_udp_notify(pair->ends[!side]);
+    nkti_mutex_unlock(&pair->lock);
+    return sent > 0 ? sent : err;
+}
+
+static void nkti_udp_pair_watch(nkt_udp_link *link, uint32_t want, nkt_interest *out) {
+    nkti_udp_pair *pair = (nkti_udp_pair *)link->self;
+    nkti_mutex_lock(&pair->lock);
+    int side = nkti_udp_pair_side(link);
+    const nkti_packets *queue = &pair->queues[side];
+    if ((want & NKT_READ) && pair->queues[!side].first != NULL) out->ready = true;
+    bool room = queue->first == NULL || queue->bytes + queue->need <= pair->capacity;
+    if ((want & NKT_WRITE) && (room || pair->ends[!side] == NULL)) out->ready = true;
+    nkti_mutex_unlock(&pair->lock);
+}
+
+static void nkti_udp_pair_close(nkt_udp_link *link) {
+    nkti_udp_pair *pair = (nkti_udp_pair *)link->self;
+    bool forked = nkti_forked(&link->udp->handle);
+    if (!forked) nkti_mutex_lock(&pair->lock);
+    int side = nkti_udp_pair_side(link);
+    while (pair->queues[!side].first != NULL) nkti_packet_drop(pair, &pair->queues[!side]);
+    pair->ends[side] = NULL;
+    bool last = pair->ends[!side] == NULL;
+    if (!forked && !last) nkt_udp_notify(pair->ends[!side]);
+    if (!forked) nkti_mutex_unlock(&pair->lock);
+    if (!last) return;
+    while (pair->queues[side].first != NULL) nkti_packet_drop(pair, &pair->queues[side]);
+    if (!forked) nkti_mutex_free(&pair->lock);
+    nkti_free(pair->env, pair, sizeof *pair);
+}
+
+static const nkt_datagram_transport nkti_udp_pair_transport = {
+    sizeof(nkt_datagram_transport), "pair", nkti_udp_pair_recv, nkti_udp_pair_send,
+    nkti_udp_pair_watch, nkti_udp_pair_close, NULL, NULL, NULL,
+};
+
+NKT_API int nkt_udp_pair(const nkt_udp_opts *a_opts, const nkt_udp_opts *b_opts,
+                         uint32_t capacity, nkt_udp **a, nkt_udp **b) {
+    nkt_env *env = nkti_env_use(a_opts != NULL ? a_opts->env : NULL);
+    if (env == NULL || nkti_env_use(b_opts != NULL ? b_opts->env : NULL) != env) {
+        return NKT_EINVAL;
+    }
+    nkti_udp_pair *pair = (nkti_udp_pair *)nkti_alloc(env, sizeof *pair);
+    if (pair == NULL) return NKT_ENOMEM;
+    pair->env = env;
+    pair->capacity = capacity != 0 ? capacity : 262144;
+    pair->queues[0].last = &pair->queues[0].first;
+    pair->queues[1].last = &pair->queues[1].first;
+    nkti_mutex_init(&pair->lock);
+    int err = nkt_udp_open_custom(&nkti_udp_pair_transport, pair, a_opts, &pair->ends[0]);
+    if (err < 0) {
+        nkti_mutex_free(&pair->lock);
+        nkti_free(env, pair, sizeof *pair);
+        return err;
+    }
+    err = nkt_udp_open_custom(&nkti_udp_pair_transport, pair, b_opts, &pair->ends[1]);
+    if (err < 0) {
+        // Closing the one end that is there frees the pair.
+        nkt_udp_close(pair->ends[0]);
+        return err;
+    }
+    *a = pair->ends[0];
+    *b = pair->ends[1];
+    return NKT_OK;
+}
+#endif
+
 #ifndef NETKIT_NO_LAYOUT
 //==============================================================================
 // MARK: @layout - sizes and offsets, for bindings
@@ -9766,6 +12752,41 @@ NKT_API int nkt_listener_watch(nkt_listener *listener, nkt_interest *interest) {
 #else
     #define NKTI_LAYOUT_NET(T, F)                                                            \
         T(nkt_net) F(nkt_net, ip) F(nkt_net, bits) F(nkt_net, reserved)
+#endif
+
+#ifdef NETKIT_NO_UDP
+    #define NKTI_LAYOUT_UDP(T, F)
+#else
+    #define NKTI_LAYOUT_UDP(T, F)                                                         \
+        T(nkt_datagram) F(nkt_datagram, data) F(nkt_datagram, len) F(nkt_datagram, cap)   \
+            F(nkt_datagram, addr) F(nkt_datagram, local) F(nkt_datagram, interface_index) \
+            F(nkt_datagram, hops) F(nkt_datagram, traffic_class) F(nkt_datagram, segment) \
+            F(nkt_datagram, truncated) F(nkt_datagram, reserved)                          \
+        T(nkt_datagram_transport) F(nkt_datagram_transport, size)                         \
+            F(nkt_datagram_transport, name) F(nkt_datagram_transport, recv)               \
+            F(nkt_datagram_transport, send) F(nkt_datagram_transport, watch)              \
+            F(nkt_datagram_transport, close) F(nkt_datagram_transport, local)             \
+            F(nkt_datagram_transport, peer) F(nkt_datagram_transport, descriptor)         \
+        T(nkt_udp_link) F(nkt_udp_link, transport) F(nkt_udp_link, self)                  \
+            F(nkt_udp_link, below) F(nkt_udp_link, udp)                                   \
+        T(nkt_join_opts) F(nkt_join_opts, interface_name) F(nkt_join_opts, interface_index)\
+            F(nkt_join_opts, reserved) F(nkt_join_opts, source)                           \
+        T(nkt_sys_iface) F(nkt_sys_iface, ip) F(nkt_sys_iface, peer) F(nkt_sys_iface, index)\
+            F(nkt_sys_iface, flags) F(nkt_sys_iface, bits) F(nkt_sys_iface, reserved)     \
+        T(nkt_udp_opts) F(nkt_udp_opts, env) F(nkt_udp_opts, nonblocking)                 \
+            F(nkt_udp_opts, reuse_port) F(nkt_udp_opts, icmp_errors)                      \
+            F(nkt_udp_opts, dont_fragment) F(nkt_udp_opts, no_loopback)                   \
+            F(nkt_udp_opts, no_offload) F(nkt_udp_opts, two_sockets) F(nkt_udp_opts, family)\
+            F(nkt_udp_opts, hops) F(nkt_udp_opts, multicast_hops)                         \
+            F(nkt_udp_opts, traffic_class) F(nkt_udp_opts, send_buffer)                   \
+            F(nkt_udp_opts, recv_buffer) F(nkt_udp_opts, recv_timeout_ms)                 \
+            F(nkt_udp_opts, send_timeout_ms) F(nkt_udp_opts, interface_name)              \
+            F(nkt_udp_opts, problem)                                                      \
+        T(nkt_udp_result) F(nkt_udp_result, to) F(nkt_udp_result, interface_index)        \
+            F(nkt_udp_result, err) F(nkt_udp_result, os_error) F(nkt_udp_result, reserved)\
+        T(nkt_udp_info) F(nkt_udp_info, received) F(nkt_udp_info, received_bytes)         \
+            F(nkt_udp_info, sent) F(nkt_udp_info, sent_bytes) F(nkt_udp_info, truncated)  \
+            F(nkt_udp_info, joined) F(nkt_udp_info, sockets)
 #endif
 
 #define NKTI_LAYOUT(T, F)                                                                     \
@@ -9795,12 +12816,17 @@ NKT_API int nkt_listener_watch(nkt_listener *listener, nkt_interest *interest) {
     T(nkt_sys_poll) F(nkt_sys_poll, size) F(nkt_sys_poll, open) F(nkt_sys_poll, close)        \
         F(nkt_sys_poll, set) F(nkt_sys_poll, wait) F(nkt_sys_poll, fd)                        \
         F(nkt_sys_poll, close_forked)                                                         \
+    T(nkt_sys_udp) F(nkt_sys_udp, size) F(nkt_sys_udp, set_option)                            \
+        F(nkt_sys_udp, get_option) F(nkt_sys_udp, recv) F(nkt_sys_udp, send)                  \
+        F(nkt_sys_udp, next_error) F(nkt_sys_udp, member)                                     \
+    T(nkt_sys_net) F(nkt_sys_net, size) F(nkt_sys_net, list) F(nkt_sys_net, watch_open)       \
+        F(nkt_sys_net, watch_close) F(nkt_sys_net, watch_drain)                               \
     T(nkt_sys_threads) F(nkt_sys_threads, size) F(nkt_sys_threads, start)                     \
     T(nkt_trace) F(nkt_trace, now_ns) F(nkt_trace, handle) F(nkt_trace, kind)                 \
         F(nkt_trace, state) F(nkt_trace, err) F(nkt_trace, os_error) F(nkt_trace, detail)     \
     T(nkt_env) F(nkt_env, size) F(nkt_env, core) F(nkt_env, poll) F(nkt_env, threads)         \
-        F(nkt_env, allocate) F(nkt_env, resolve) F(nkt_env, trace) F(nkt_env, user)           \
-        F(nkt_env, state)                                                                     \
+        F(nkt_env, udp) F(nkt_env, net) F(nkt_env, allocate) F(nkt_env, resolve)              \
+        F(nkt_env, trace) F(nkt_env, user) F(nkt_env, state)                                  \
     T(nkt_ip) F(nkt_ip, bytes) F(nkt_ip, scope) F(nkt_ip, family) F(nkt_ip, reserved)         \
     T(nkt_addr) F(nkt_addr, ip) F(nkt_addr, port) F(nkt_addr, reserved)                       \
         F(nkt_addr, flow_label)                                                               \
@@ -9808,7 +12834,8 @@ NKT_API int nkt_listener_watch(nkt_listener *listener, nkt_interest *interest) {
     T(nkt_target) F(nkt_target, kind) F(nkt_target, port) F(nkt_target, host_len)             \
         F(nkt_target, ip) F(nkt_target, host)                                                 \
     T(nkt_event) F(nkt_event, events) F(nkt_event, reserved) F(nkt_event, conn)               \
-        F(nkt_event, listener) F(nkt_event, task) F(nkt_event, fd) F(nkt_event, user)         \
+        F(nkt_event, listener) F(nkt_event, task) F(nkt_event, udp) F(nkt_event, fd)          \
+        F(nkt_event, user)                                                                    \
     T(nkt_poller_opts) F(nkt_poller_opts, env) F(nkt_poller_opts, portable)                   \
     T(nkt_timer_opts) F(nkt_timer_opts, env) F(nkt_timer_opts, delay_ms)                      \
         F(nkt_timer_opts, repeat_ms)                                                          \
@@ -9849,7 +12876,8 @@ NKT_API int nkt_listener_watch(nkt_listener *listener, nkt_interest *interest) {
         F(nkt_listen_opts, reuse_port) F(nkt_listen_opts, keep_path)                          \
         F(nkt_listen_opts, backlog) F(nkt_listen_opts, accept_timeout_ms)                     \
         F(nkt_listen_opts, interface_name) F(nkt_listen_opts, problem)                        \
-        F(nkt_listen_opts, stream)
+        F(nkt_listen_opts, stream)                                                            \
+    NKTI_LAYOUT_UDP(T, F)
 
 #define NKTI_TYPE_NAME(type) #type "\0"
 #define NKTI_FIELD_NAME(type, field) "." #field "\0"

@@ -505,7 +505,7 @@ def messages():
         server.expect(r"^5 bytes: a")
         equal(sock.recv(100), b"\0\0\0\x09thank you", "the answer on the wire")
         sock.sendall(struct.pack(">I", 5) + b"cut")
-    server.expect(r"^the stream ended in the middle of an item$")
+    server.expect(r"^cut off: it ended in the middle, or did not fit$")
     with connect(port) as sock:
         sock.sendall(struct.pack(">I", 65537))
         server.expect(r"^longer than the limit allows$")

@@ -367,6 +367,7 @@ static void errors(void) {
             { NKT_EADDRINUSE, -22, "NKT_EADDRINUSE" },  { NKT_EMFILE, -25, "NKT_EMFILE" },
             { NKT_ENOTFOUND, -29, "NKT_ENOTFOUND" },    { NKT_ENODEV, -31, "NKT_ENODEV" },
             { NKT_EFORKED, -34, "NKT_EFORKED" },    { NKT_EOS, -36, "NKT_EOS" },
+            { NKT_EGROUP, -37, "NKT_EGROUP" },      { NKT_EFAMILY, -38, "NKT_EFAMILY" },
         };
         for (size_t i = 0; i < sizeof rows / sizeof rows[0]; i++) {
             CHECK_INT(rows[i].err, rows[i].number);
