@@ -1612,7 +1612,7 @@ NKT_API int nkt_listener_watch(nkt_listener *listener, nkt_interest *interest);
 //
 //     nkt_udp
 //        |
-//     link       your transport: recv() calls nkt_udp_link_recv of what is below
+//     link       your transport: recv() calls nkt_udp_link_recv for below
 //        |
 //     link       UDP
 //
@@ -1636,7 +1636,7 @@ typedef struct nkt_datagram {
     int32_t traffic_class;      // DSCP and ECN, -1 = unknown; sending: 0 or -1 = as
                                 // the option says
     uint32_t segment;           // in tables of functions: several datagrams of this
-                                // length, back to back, the last shorter; 0 = one
+                                // length, then the rest, back to back; 0 = one
     bool truncated;             // it was longer than cap, and the rest is lost
     uint8_t reserved[7];        // netkit's own
 } nkt_datagram;
@@ -1784,7 +1784,7 @@ typedef struct nkt_udp_opts {
     nkt_env *env;               // NULL = the default
     bool nonblocking;
     bool reuse_port;            // share the port with others that ask for it too: each
-                                // hears groups and broadcasts, one hears unicast
+                                // hears groups and broadcasts, one each unicast
     bool icmp_errors;           // unconnected: receiving tells ICMP errors and about whom
     bool dont_fragment;         // larger than the path takes is NKT_EMSGSIZE
     bool no_loopback;           // our multicast is not heard on this host (Windows: we
@@ -1966,8 +1966,9 @@ NKT_API const nkt_sys_udp *nkt_sys_udp_default(void);
 // Two handles in memory: what one sends the other receives. `capacity` is how
 // many bytes may be under way in each direction, 0 = 262,144, each datagram
 // counting 32 more: a longer one is NKT_EMSGSIZE, one that does not fit now
-// NKT_EAGAIN, so that none is lost. With the other end closed sending is NKT_EREFUSED. Addresses are not looked
-// at. Never blocks. Returns NKT_OK, NKT_ENOMEM or NKT_EINVAL.
+// NKT_EAGAIN, so that none is lost. With the other end closed sending is
+// NKT_EREFUSED. Addresses are not looked at. Never blocks.
+// Returns NKT_OK, NKT_ENOMEM or NKT_EINVAL.
 NKT_API int nkt_udp_pair(const nkt_udp_opts *a_opts, const nkt_udp_opts *b_opts,
                          uint32_t capacity, nkt_udp **a, nkt_udp **b);
 #endif
@@ -11461,10 +11462,11 @@ static int nkti_net_look(nkt_udp *udp) {
     return true;
 }
 
-// Whether a row of the list is one of those that a group or broadcast means.
-static bool nkti_iface_is_suitable(const nkt_udp *udp, const nkt_sys_iface *row, int family,
-                                   uint32_t flag, bool loopback) {
-    if (udp->only_index != 0) return row->index == udp->only_index && row->ip.family == family;
+// Whether a row of the list is one of those that a group or broadcast means;
+// with `only`, those of that interface alone.
+static bool nkti_iface_is_suitable(const nkt_sys_iface *row, int family, uint32_t flag,
+                                   bool loopback, uint32_t only) {
+    if (only != 0) return row->index == only && row->ip.family == family;
     bool can = (row->flags & NKT_IFACE_UP) && row->ip.family == family;
     if (row->flags & NKT_IFACE_LOOPBACK) return can && loopback;
     return can && !loopback && (row->flags & flag);
@@ -11472,10 +11474,10 @@ static bool nkti_iface_is_suitable(const nkt_udp *udp, const nkt_sys_iface *row,
 
 // The next suitable row from `at` on, one for each interface; NULL at the end.
 static const nkt_sys_iface *nkti_iface_next(const nkt_udp *udp, int *at, int family,
-                                            bool loopback) {
+                                            bool loopback, uint32_t only) {
     for (; *at < udp->iface_count; (*at)++) {
         const nkt_sys_iface *row = &udp->ifaces[*at];
-        bool first = nkti_iface_is_suitable(udp, row, family, NKT_IFACE_MULTICAST, loopback);
+        bool first = nkti_iface_is_suitable(row, family, NKT_IFACE_MULTICAST, loopback, only);
         for (int i = 0; first && i < *at; i++) {
             first = udp->ifaces[i].index != row->index || udp->ifaces[i].ip.family != family;
         }
@@ -11489,7 +11491,7 @@ static const nkt_sys_iface *nkti_iface_next(const nkt_udp *udp, int *at, int fam
 // Loopback counts where there is nothing else.
 static bool nkti_net_is_alone(const nkt_udp *udp, int family) {
     int at = 0;
-    return nkti_iface_next(udp, &at, family, false) == NULL;
+    return nkti_iface_next(udp, &at, family, false, udp->only_index) == NULL;
 }
 
 static bool nkti_member_is(const nkti_member *row, const nkt_ip *group, const nkt_ip *source) {
@@ -11565,7 +11567,7 @@ static int nkti_member_fulfil(nkt_udp *udp, nkti_member wish) {
     const nkt_sys_iface *row;
     int at = 0, joined = 0, refused = NKT_OK;
     bool alone = nkti_net_is_alone(udp, wish.group.family);
-    while ((row = nkti_iface_next(udp, &at, wish.group.family, alone)) != NULL) {
+    while ((row = nkti_iface_next(udp, &at, wish.group.family, alone, udp->only_index)) != NULL) {
         wish.index = row->index;
         int err = nkti_member_join(udp, &wish);
         if (err >= 0) joined++;
@@ -12161,19 +12163,18 @@ static bool nkti_net_copy(const nkt_udp *udp, const nkt_sys_iface *row, const nk
     copy->addr = *to;
     copy->interface_index = row->index;
     if (nkti_ip_is_group(&to->ip)) {
-        if (udp->send_index != 0 && row->index != udp->send_index) return false;
         if (to->ip.family == NKT_IPV6) copy->addr.ip.scope = row->index;
         else copy->local = row->ip;
         return true;
     }
     uint32_t flags = NKT_IFACE_BROADCAST | NKT_IFACE_POINT_TO_POINT;
-    if (!nkti_iface_is_suitable(udp, row, NKT_IPV4, flags, loopback)) return false;
+    if (!nkti_iface_is_suitable(row, NKT_IPV4, flags, loopback, udp->only_index)) return false;
     copy->local = row->ip;
     if (row->peer.family == NKT_IPV4) {
         copy->addr.ip = row->peer;
         return true;
     }
-    if ((row->flags & NKT_IFACE_BROADCAST) == 0 && !loopback) return false;
+    if ((row->flags & (NKT_IFACE_BROADCAST | NKT_IFACE_LOOPBACK)) == 0) return false;
     // A network of two has no broadcast address (RFC 3021): to the other one.
     if (row->bits < 1 || row->bits > 31) return false;
     uint32_t host = 0xffffffffu >> row->bits, ip = 0;
@@ -12186,6 +12187,7 @@ static bool nkti_net_copy(const nkt_udp *udp, const nkt_sys_iface *row, const nk
 // `copies`.
 static int nkti_net_copies(nkt_udp *udp, const nkt_addr *to, nkt_datagram *copies, int cap) {
     bool is_group = nkti_ip_is_group(&to->ip);
+    uint32_t only = udp->send_index != 0 ? udp->send_index : udp->only_index;
     int at = 0, count = 0;
     nkti_mutex_lock(&udp->net_lock);
     int err = nkti_net_look(udp);
@@ -12193,7 +12195,7 @@ static int nkti_net_copies(nkt_udp *udp, const nkt_addr *to, nkt_datagram *copie
         const nkt_sys_iface *row;
         for (at = 0; at < udp->iface_count;) {
             nkt_datagram copy;
-            row = is_group ? nkti_iface_next(udp, &at, to->ip.family, pass == 1)
+            row = is_group ? nkti_iface_next(udp, &at, to->ip.family, pass == 1, only)
                            : &udp->ifaces[at++];
             if (row == NULL || !nkti_net_copy(udp, row, to, pass == 1, &copy)) continue;
             if (count < cap) copies[count] = copy;
