@@ -175,6 +175,8 @@ ERRNO: Dict[int, int] = {
     _lib.ENOTSOCK: _errno.ENOTSOCK,
     _lib.EFORKED: _errno.EPERM,
     _lib.ENETDOWN: _errno.ENETDOWN,
+    _lib.EGROUP: _errno.EINVAL,
+    _lib.EFAMILY: _number("EAFNOSUPPORT"),
 }
 
 _ADDRESS_CODES = frozenset((_lib.EADDR, _lib.EPORT, _lib.ENAME, _lib.EAMBIGUOUS))

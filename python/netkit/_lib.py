@@ -58,6 +58,8 @@ ENOTSOCK = -33
 EFORKED = -34
 ENETDOWN = -35
 EOS = -36
+EGROUP = -37
+EFAMILY = -38
 
 READ = 1
 WRITE = 2
@@ -125,8 +127,8 @@ class nkt_addr(ctypes.Structure):
 
 class nkt_event(ctypes.Structure):
     _fields_ = [("events", c_uint32), ("reserved", c_uint32), ("conn", c_void_p),
-                ("listener", c_void_p), ("task", c_void_p), ("fd", c_ssize_t),
-                ("user", c_void_p)]
+                ("listener", c_void_p), ("task", c_void_p), ("udp", c_void_p),
+                ("fd", c_ssize_t), ("user", c_void_p)]
 
 
 class nkt_poller_opts(ctypes.Structure):
