@@ -17,6 +17,7 @@ from ._conn import Connection, Listener, connect, listen, pair, resolve, serve
 from ._errors import (AddressError, Attempt, ConnectError, IncompleteRead, LineTooLong,
                       MessageTooLong)
 from ._lib import VERSION as _VERSION
+from ._lib import get_include
 from ._options import USE_DEFAULT
 
 __version__ = "0.1.0"
@@ -25,4 +26,4 @@ assert __version__ == _VERSION
 __all__ = [
     "Address", "AddressError", "Attempt", "ConnectError", "Connection", "ConnectionInfo", "IP",
     "IncompleteRead", "LineTooLong", "Listener", "MessageTooLong", "Network", "USE_DEFAULT",
-    "connect", "listen", "pair", "resolve", "serve"]
+    "connect", "get_include", "listen", "pair", "resolve", "serve"]

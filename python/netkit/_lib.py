@@ -536,6 +536,20 @@ def library_path() -> str:
 quick = Functions(holds_lock=True)
 slow = Functions(holds_lock=False)
 
+
+def get_include() -> str:
+    """The folder that has netkit.h, for extensions that are built with the same code: that of the
+    installed package or the checkout.
+
+    >>> import netkit, os
+    >>> "netkit.h" in os.listdir(netkit.get_include())
+    True
+    """
+    here = os.path.dirname(os.path.abspath(__file__))
+    installed = os.path.join(here, "include")
+    return installed if os.path.isdir(installed) else os.path.dirname(os.path.dirname(here))
+
+
 # --- Processes ------------------------------------------------------------------
 
 

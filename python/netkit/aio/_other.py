@@ -265,8 +265,10 @@ class CustomWatch(Waiters):
         super().close()
 
     def abandon(self, close: Call) -> None:
-        left = [watch for watch in self.watches.values()]
-        if not left:
+        watches = list(self.watches.values())
+        for watch in watches[1:]:
+            watch.abandon(int)
+        if watches:
+            watches[0].abandon(close)
+        else:
             close()
-        for watch in left:
-            watch.abandon(close if watch is left[-1] else int)
