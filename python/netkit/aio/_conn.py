@@ -253,7 +253,7 @@ class Connection(ConnectionBase):
     async def read(self, size: Optional[int] = -1, *, timeout: Timeout = USE_DEFAULT) -> bytes:
         """Reads `size` bytes, fewer only at the end of the stream; all until the end without a
         size. For what has come, use read1().
-        
+
         Raises as readline(); what had come before it raised is given by the next read.
 
         >>> import asyncio
@@ -271,7 +271,7 @@ class Connection(ConnectionBase):
 
     async def read1(self, size: int = -1, *, timeout: Timeout = USE_DEFAULT) -> bytes:
         """Reads what has come, `size` bytes at most, waiting only for the first; b"" at the end.
-        
+
         Raises as readline().
 
         >>> import asyncio
@@ -289,7 +289,7 @@ class Connection(ConnectionBase):
     async def readinto(self, buffer: Any, *, timeout: Timeout = USE_DEFAULT) -> int:
         """Reads what has come into a buffer, waiting only for the first byte. Says how many
         bytes; 0 at the end. From 16 KiB on nothing is copied in between.
-        
+
         Raises as readline().
 
         >>> import asyncio
@@ -311,7 +311,7 @@ class Connection(ConnectionBase):
 
     async def read_exact(self, size: int, *, timeout: Timeout = USE_DEFAULT) -> bytes:
         """Reads exactly `size` bytes; b"" if the stream has ended before the first.
-        
+
         Raises IncompleteRead, an EOFError, if it ends later: its `partial` has what came. Else
         raises as readline().
 
@@ -330,7 +330,7 @@ class Connection(ConnectionBase):
     async def read_until(self, delimiter: Buffer, *, timeout: Timeout = USE_DEFAULT) -> bytes:
         """Reads up to and including a delimiter of 1 to 255 bytes; at the end of the stream what
         is left, then b"".
-        
+
         Raises LineTooLong if it does not begin within line_max bytes (nothing is consumed), else
         as readline().
 
@@ -349,7 +349,7 @@ class Connection(ConnectionBase):
     async def peek(self, size: int = 1, *, timeout: Timeout = USE_DEFAULT) -> bytes:
         """Gives what has come without consuming it: `size` bytes at least, fewer only at the end
         of the stream. `size` is line_max at most.
-        
+
         Raises as readline().
 
         >>> import asyncio
@@ -367,7 +367,7 @@ class Connection(ConnectionBase):
     async def skip_line(self, *, timeout: Timeout = USE_DEFAULT) -> bool:
         """Leaves out everything up to and including the next line end, however far that is. False
         if the stream has ended.
-        
+
         Raises as readline(), but never LineTooLong.
 
         >>> import asyncio
@@ -386,7 +386,7 @@ class Connection(ConnectionBase):
     async def read_message(self, *, timeout: Timeout = USE_DEFAULT) -> Optional[bytes]:
         """Reads one message: four bytes of length, big-endian, and so many bytes. None at the end
         of the stream.
-        
+
         Raises MessageTooLong above message_max (nothing is consumed), IncompleteRead if the
         stream ends inside, else as readline().
 
@@ -405,7 +405,7 @@ class Connection(ConnectionBase):
     async def read_lines(self, *, timeout: Timeout = USE_DEFAULT) -> List[bytes]:
         """Reads all complete lines that have come, with their ends: at least one, or what is left
         at the end of the stream, then []. The fastest way where they may be taken together.
-        
+
         Raises as readline().
 
         >>> import asyncio
@@ -423,10 +423,10 @@ class Connection(ConnectionBase):
     async def readline(self, limit: int = -1, *, timeout: Timeout = USE_DEFAULT) -> bytes:
         """Reads a line with its end, as files do; at the end of the stream what is left, then
         b"".
-        
+
         A line ends with LF, so also with CRLF; with `cr_lines` also with CR. Of a line that is
         longer than `limit` bytes the first `limit` are given, as in `io`.
-        
+
         Raises LineTooLong past line_max (nothing is consumed), TimeoutError after `timeout`
         seconds (default: the connection's), ConnectionResetError and other OSErrors when the
         connection fails, ValueError when it is closed. Who is cancelled has consumed nothing.
@@ -450,7 +450,7 @@ class Connection(ConnectionBase):
 
     async def __aiter__(self) -> AsyncIterator[bytes]:
         """The lines with their ends, as readline() gives them, until the end of the stream.
-        
+
         After leaving the loop any other read goes on behind the last line that it gave.
 
         >>> import asyncio
@@ -476,7 +476,7 @@ class Connection(ConnectionBase):
     async def lines(self, encoding: str = "utf-8", errors: str = "strict", *,
                     timeout: Timeout = USE_DEFAULT) -> AsyncIterator[str]:
         """The lines as text without their ends, until the end of the stream.
-        
+
         `timeout` is for each line. Raises UnicodeDecodeError for a line that is not in the
         encoding, after the lines before it; iterate anew to go on behind it. Else as readline().
 
@@ -505,10 +505,10 @@ class Connection(ConnectionBase):
         """Writes all of `data`, any contiguous buffer, and gives its length. It returns when the
         system has taken every byte; so a slow peer slows its writer down. Writers take turns in
         the order of their calls, each a whole call.
-        
+
         Who is cancelled, or whose time is over, has written nothing, or all of it is sent in the
         background: the peer never sees a part.
-        
+
         Raises TimeoutError after `timeout` seconds (default: the connection's) and
         BrokenPipeError, ConnectionResetError and other OSErrors when the connection fails: their
         `sent` says how many bytes of this call went out or will. BufferError for a buffer with
@@ -610,7 +610,7 @@ class Connection(ConnectionBase):
     async def writelines(self, buffers: Iterable[Buffer], *,
                          timeout: Timeout = USE_DEFAULT) -> None:
         """Writes several buffers in order, as one write. No line ends are added.
-        
+
         Raises as write().
 
         >>> import asyncio
@@ -629,7 +629,7 @@ class Connection(ConnectionBase):
 
     async def write_message(self, data: Buffer, *, timeout: Timeout = USE_DEFAULT) -> int:
         """Writes one message: four bytes of length, big-endian, and `data`. Gives its length.
-        
+
         Raises MessageTooLong above message_max (nothing is written), else as write(); `sent`
         counts the four bytes too.
 
@@ -655,7 +655,7 @@ class Connection(ConnectionBase):
     async def flush(self, *, timeout: Timeout = USE_DEFAULT) -> None:
         """Waits until everything written was taken by the system, also what cancelled writers have
         left.
-        
+
         Raises as write().
 
         >>> import asyncio
@@ -671,7 +671,7 @@ class Connection(ConnectionBase):
 
     async def shutdown_write(self, *, timeout: Timeout = USE_DEFAULT) -> None:
         """Tells the peer that nothing more will come; reading goes on.
-        
+
         Raises as write().
 
         >>> import asyncio
