@@ -1130,7 +1130,6 @@ struct nkt_link {
     void *self;                 // yours
     nkt_link *below;            // NULL for the lowest
     nkt_conn *conn;             // for nkt_conn_notify
-    void *held;                 // netkit's own
 };
 
 // The link below, or any link: for use inside a transport's functions.
@@ -1270,7 +1269,7 @@ typedef enum nkt_conn_option {
 
 // Never blocks. Returns NKT_OK, NKT_EINVAL for an option or value that is none,
 // NKT_EUNSUPPORTED where the transport has no such thing, NKT_EAGAIN for an
-// option of the socket while it is still connecting.
+// option of the socket while it is still connecting, NKT_ENOMEM.
 NKT_API int nkt_conn_set_option(nkt_conn *conn, nkt_conn_option option, int64_t value);
 NKT_API int nkt_conn_get_option(nkt_conn *conn, nkt_conn_option option, int64_t *value);
 
@@ -6342,24 +6341,40 @@ typedef struct nkti_handle_ops {
     void (*interest)(nkti_handle *handle, nkt_interest *out);
 } nkti_handle_ops;
 
+// What few handles need, for as long as they do.
+typedef struct nkti_extra {
+    nkt_poll_watch *more;               // NKT_WATCH_MAX more registrations, or NULL
+    void *log;                          // of a connect; see nkt_conn_report
+} nkti_extra;
+
+// Thousands of these are idle at once: each byte counts.
 struct nkti_handle {
     nkt_env *env;
     const nkti_handle_ops *ops;
     nkt_poller *poller;                 // changed under the lock
     void *user;
-    nkti_handle *prev, *next;           // the list it is on
+    union {
+        struct { nkti_handle *prev, *next; } ring;  // nonblocking: the list it is on
+        nkti_waiter *waiters[2];        // blocking, under the lock: who reads, who writes
+    } at;
     nkti_handle *post_next;             // under the lock
-    nkt_poll_watch *more;               // NKT_WATCH_MAX more registrations, or NULL
+    nkti_extra *extra;                  // or NULL
     nkt_poll_watch watch;
-    int64_t deadline;                   // the heap's entry
+    uint32_t process_id;                // whose it is; see nkti_forked
     uint32_t heap_index;                // from 1; 0 = not in the heap
     uint8_t list;
     uint8_t pending;                    // NKT_READ, ...
     uint8_t want;                       // what the user wants to hear of
     bool posted;                        // under the lock
     bool nonblocking;
-    uint32_t process_id;                // whose it is; see nkti_forked
+    bool untimed;                       // it has no deadlines, so ...
+    bool has_heap_room;                 // ... this is false on a poller
 };
+
+typedef struct nkti_heap_entry {
+    int64_t deadline;
+    nkti_handle *handle;
+} nkti_heap_entry;
 
 enum { NKTI_ASLEEP, NKTI_READY, NKTI_GIVEN, NKTI_LISTS };
 
@@ -6377,16 +6392,16 @@ struct nkt_poller {
     int64_t process_id;
     nkt_wake wake;
     nkt_poll_watch wake_watch;
-    nkti_handle lists[NKTI_LISTS];      // heads of rings; only prev and next are used
+    nkti_handle lists[NKTI_LISTS];      // heads of rings; only at.ring is used
     int ready_count;
-    size_t handle_count;
     nkti_handle *posted;                // under the lock
     bool woken;                         // under the lock: the wake-up is posted
     bool wake_asked;                    // under the lock: by nkt_poller_wake
     uint32_t turn;                      // counts waits
-    nkti_handle **heap;                 // from index 1
+    nkti_heap_entry *heap;              // from index 1
     size_t heap_count, heap_capacity;
-    void *lent_idle[NKTI_LENT_KEPT];
+    size_t heap_promised;               // handles that have room in it
+    struct nkti_input *lent_idle[NKTI_LENT_KEPT];
     int lent_idle_count;
     nkti_foreign *foreign[NKTI_FOREIGN_BUCKETS];
     nkt_poll_event batch[NKTI_BATCH];   // of the look under way; NULL cookies have left
@@ -6400,7 +6415,6 @@ static void nkti_handle_init(nkti_handle *handle, nkt_env *env, const nkti_handl
     memset(handle, 0, sizeof *handle);
     handle->env = env;
     handle->ops = ops;
-    handle->deadline = NKT_NEVER;
     handle->watch.fd = NKT_NO_FD;
     handle->nonblocking = nonblocking;
     handle->process_id = nkti_state(env)->process_id;
@@ -6414,17 +6428,17 @@ static bool nkti_forked(const nkti_handle *handle) {
 }
 
 static void nkti_handle_unlink(nkti_handle *handle) {
-    handle->prev->next = handle->next;
-    handle->next->prev = handle->prev;
+    handle->at.ring.prev->at.ring.next = handle->at.ring.next;
+    handle->at.ring.next->at.ring.prev = handle->at.ring.prev;
     if (handle->list == NKTI_READY) handle->poller->ready_count--;
 }
 
 static void nkti_handle_link(nkti_handle *handle, int list) {
     nkti_handle *head = &handle->poller->lists[list];
-    handle->prev = head->prev;
-    handle->next = head;
-    head->prev->next = handle;
-    head->prev = handle;
+    handle->at.ring.prev = head->at.ring.prev;
+    handle->at.ring.next = head;
+    head->at.ring.prev->at.ring.next = handle;
+    head->at.ring.prev = handle;
     handle->list = (uint8_t)list;
     if (list == NKTI_READY) handle->poller->ready_count++;
 }
@@ -6452,71 +6466,83 @@ static void nkti_handle_spent(nkti_handle *handle, uint32_t events) {
 
 // --- The deadline heap -------------------------------------------------------
 
-static void nkti_heap_put(nkt_poller *poller, size_t index, nkti_handle *handle) {
-    poller->heap[index] = handle;
-    handle->heap_index = (uint32_t)index;
+static void nkti_heap_put(nkt_poller *poller, size_t index, nkti_heap_entry entry) {
+    poller->heap[index] = entry;
+    entry.handle->heap_index = (uint32_t)index;
 }
 
-static void nkti_heap_up(nkt_poller *poller, size_t index, nkti_handle *handle) {
-    while (index > 1 && poller->heap[index / 2]->deadline > handle->deadline) {
+static void nkti_heap_up(nkt_poller *poller, size_t index, nkti_heap_entry entry) {
+    while (index > 1 && poller->heap[index / 2].deadline > entry.deadline) {
         nkti_heap_put(poller, index, poller->heap[index / 2]);
         index /= 2;
     }
-    nkti_heap_put(poller, index, handle);
+    nkti_heap_put(poller, index, entry);
 }
 
-static void nkti_heap_down(nkt_poller *poller, size_t index, nkti_handle *handle) {
+static void nkti_heap_down(nkt_poller *poller, size_t index, nkti_heap_entry entry) {
     for (;;) {
         size_t child = index * 2;
         if (child > poller->heap_count) break;
         if (child < poller->heap_count &&
-            poller->heap[child + 1]->deadline < poller->heap[child]->deadline) child++;
-        if (poller->heap[child]->deadline >= handle->deadline) break;
+            poller->heap[child + 1].deadline < poller->heap[child].deadline) child++;
+        if (poller->heap[child].deadline >= entry.deadline) break;
         nkti_heap_put(poller, index, poller->heap[child]);
         index = child;
     }
-    nkti_heap_put(poller, index, handle);
+    nkti_heap_put(poller, index, entry);
 }
 
 static void nkti_heap_remove(nkti_handle *handle) {
     nkt_poller *poller = handle->poller;
     size_t index = handle->heap_index;
     if (index == 0) return;
-    nkti_handle *last = poller->heap[poller->heap_count--];
+    nkti_heap_entry last = poller->heap[poller->heap_count--];
     handle->heap_index = 0;
-    handle->deadline = NKT_NEVER;
-    if (last == handle) return;
-    if (index > 1 && poller->heap[index / 2]->deadline > last->deadline) {
+    if (last.handle == handle) return;
+    if (index > 1 && poller->heap[index / 2].deadline > last.deadline) {
         nkti_heap_up(poller, index, last);
     } else {
         nkti_heap_down(poller, index, last);
     }
 }
 
-// Room for one more handle is made before it joins, so that scheduling cannot
-// fail.
-static int nkti_heap_reserve(nkt_poller *poller) {
-    if (poller->handle_count + 1 < poller->heap_capacity) return NKT_OK;
-    size_t capacity = poller->heap_capacity == 0 ? 16 : poller->heap_capacity * 2;
-    void *grown = nkti_resize(poller->env, poller->heap,
-                              poller->heap_capacity * sizeof poller->heap[0],
-                              capacity * sizeof poller->heap[0]);
-    if (grown == NULL) return NKT_ENOMEM;
-    poller->heap = (nkti_handle **)grown;
-    poller->heap_capacity = capacity;
+// Room for a handle is made while that may fail, so that scheduling cannot.
+static int nkti_heap_reserve(nkti_handle *handle) {
+    nkt_poller *poller = handle->poller;
+    if (poller == NULL || handle->has_heap_room) return NKT_OK;
+    if (poller->heap_promised + 1 >= poller->heap_capacity) {
+        size_t capacity = poller->heap_capacity == 0 ? 16 : poller->heap_capacity * 2;
+        void *grown = nkti_resize(poller->env, poller->heap,
+                                  poller->heap_capacity * sizeof poller->heap[0],
+                                  capacity * sizeof poller->heap[0]);
+        if (grown == NULL) return NKT_ENOMEM;
+        poller->heap = (nkti_heap_entry *)grown;
+        poller->heap_capacity = capacity;
+    }
+    poller->heap_promised++;
+    handle->has_heap_room = true;
     return NKT_OK;
+}
+
+// From now on it may have deadlines.
+static int nkti_handle_set_timed(nkti_handle *handle) {
+    int err = nkti_heap_reserve(handle);
+    if (err >= 0) handle->untimed = false;
+    return err;
 }
 
 // Has the handle driven at `deadline`, or earlier if that is what is planned.
 static void nkti_handle_schedule(nkti_handle *handle, int64_t deadline) {
     nkt_poller *poller = handle->poller;
     if (poller == NULL || deadline == NKT_NEVER) return;
+    NETKIT_ASSERT(handle->has_heap_room);
+    nkti_heap_entry entry;
+    entry.deadline = deadline;
+    entry.handle = handle;
     if (handle->heap_index == 0) {
-        handle->deadline = deadline;
-        nkti_heap_up(poller, ++poller->heap_count, handle);
-    } else if (deadline < handle->deadline) {
-        handle->deadline = deadline;
-        nkti_heap_up(poller, handle->heap_index, handle);
+        nkti_heap_up(poller, ++poller->heap_count, entry);
+    } else if (deadline < poller->heap[handle->heap_index].deadline) {
+        nkti_heap_up(poller, handle->heap_index, entry);
     }
 }
 
@@ -6539,12 +6565,33 @@ static int nkti_handle_watch_one(nkti_handle *handle, nkt_fd fd, uint32_t events
     return nkti_watch_set(handle, &handle->watch, events);
 }
 
+static nkti_extra *nkti_handle_extra(nkti_handle *handle) {
+    if (handle->extra == NULL) {
+        handle->extra = (nkti_extra *)nkti_alloc(handle->env, sizeof *handle->extra);
+    }
+    return handle->extra;
+}
+
+static bool nkti_handle_has_more(const nkti_handle *handle) {
+    return handle->extra != NULL && handle->extra->more != NULL;
+}
+
+static void nkti_handle_free_more(nkti_handle *handle) {
+    nkti_extra *extra = handle->extra;
+    if (extra == NULL) return;
+    nkti_free(handle->env, extra->more, NKT_WATCH_MAX * sizeof extra->more[0]);
+    extra->more = NULL;
+    if (extra->log != NULL) return;
+    nkti_free(handle->env, extra, sizeof *extra);
+    handle->extra = NULL;
+}
+
 static nkt_poll_watch *nkti_handle_watch_at(nkti_handle *handle, size_t index) {
-    return index == 0 ? &handle->watch : &handle->more[index - 1];
+    return index == 0 ? &handle->watch : &handle->extra->more[index - 1];
 }
 
 static size_t nkti_handle_watch_count(const nkti_handle *handle) {
-    return handle->more == NULL ? 1 : 1 + NKT_WATCH_MAX;
+    return nkti_handle_has_more(handle) ? 1 + NKT_WATCH_MAX : 1;
 }
 
 // Takes a descriptor's registration away; to be called before it is closed.
@@ -6564,10 +6611,7 @@ static void nkti_handle_unwatch_all(nkti_handle *handle) {
         nkti_watch_set(handle, watch, 0);
         watch->fd = NKT_NO_FD;
     }
-    if (handle->more != NULL) {
-        nkti_free(handle->env, handle->more, NKT_WATCH_MAX * sizeof handle->more[0]);
-        handle->more = NULL;
-    }
+    nkti_handle_free_more(handle);
 }
 
 // The slot that has the descriptor, else a free one; there are enough.
@@ -6589,11 +6633,13 @@ static bool nkti_interest_has(const nkt_interest *interest, nkt_fd fd) {
 }
 
 static int nkti_handle_watch_many(nkti_handle *handle, const nkt_interest *interest) {
-    if (handle->more == NULL) {
-        handle->more = (nkt_poll_watch *)nkti_alloc(handle->env, NKT_WATCH_MAX *
-                                                                 sizeof handle->more[0]);
-        if (handle->more == NULL) return NKT_ENOMEM;
-        for (int i = 0; i < NKT_WATCH_MAX; i++) handle->more[i].fd = NKT_NO_FD;
+    nkti_extra *extra = nkti_handle_extra(handle);
+    if (extra == NULL) return NKT_ENOMEM;
+    if (extra->more == NULL) {
+        extra->more = (nkt_poll_watch *)nkti_alloc(handle->env, NKT_WATCH_MAX *
+                                                                sizeof extra->more[0]);
+        if (extra->more == NULL) return NKT_ENOMEM;
+        for (int i = 0; i < NKT_WATCH_MAX; i++) extra->more[i].fd = NKT_NO_FD;
     }
     for (size_t i = 0; i < nkti_handle_watch_count(handle); i++) {
         nkt_poll_watch *watch = nkti_handle_watch_at(handle, i);
@@ -6625,7 +6671,7 @@ static int nkti_handle_update(nkti_handle *handle) {
     nkti_interest_clear(&interest);
     handle->ops->interest(handle, &interest);
     int err;
-    if (interest.count <= 1 && handle->more == NULL) {
+    if (interest.count <= 1 && !nkti_handle_has_more(handle)) {
         nkt_fd fd = interest.count == 1 ? interest.watches[0].fd : handle->watch.fd;
         uint32_t events = interest.count == 1 ? interest.watches[0].events : 0;
         err = nkti_handle_watch_one(handle, fd, events);
@@ -6656,6 +6702,17 @@ static void nkti_handle_post(nkti_handle *handle) {
     poller->env->core->wake_post(poller->env, &poller->wake);
 }
 
+// Under the lock: wakes the poller of a connection or datagram handle, or
+// whoever waits in its calls.
+static void nkti_handle_rouse(nkti_handle *handle) {
+    if (handle->nonblocking) {
+        nkti_handle_post(handle);
+        return;
+    }
+    nkti_waiter_post(handle->env, handle->at.waiters[0]);
+    nkti_waiter_post(handle->env, handle->at.waiters[1]);
+}
+
 // Takes a handle out of everything its poller knows.
 static void nkti_handle_leave(nkti_handle *handle) {
     nkt_poller *poller = handle->poller;
@@ -6663,14 +6720,14 @@ static void nkti_handle_leave(nkti_handle *handle) {
     bool forked = nkti_forked(handle);
     if (!forked) {
         nkti_handle_unwatch_all(handle);
-    } else if (handle->more != NULL) {
+    } else {
         // In a forked child the kernel's registrations are the parent's too.
-        nkti_free(handle->env, handle->more, NKT_WATCH_MAX * sizeof handle->more[0]);
-        handle->more = NULL;
+        nkti_handle_free_more(handle);
     }
     nkti_heap_remove(handle);
     nkti_handle_unlink(handle);
-    poller->handle_count--;
+    if (handle->has_heap_room) poller->heap_promised--;
+    handle->has_heap_room = false;
     for (int i = 0; i < poller->batch_count; i++) {
         if (poller->batch[i].cookie == handle) poller->batch[i].cookie = NULL;
     }
@@ -6698,9 +6755,6 @@ static int nkti_handle_join(nkt_poller *poller, nkti_handle *handle, uint32_t wa
                             void *user) {
     if (!handle->nonblocking || handle->env != poller->env) return NKT_EINVAL;
     if (handle->poller != NULL) return NKT_EBUSY;
-    int err = nkti_heap_reserve(poller);
-    if (err < 0) return err;
-    poller->handle_count++;
     nkti_lock(handle->env);
     handle->poller = poller;
     nkti_unlock(handle->env);
@@ -6708,7 +6762,8 @@ static int nkti_handle_join(nkt_poller *poller, nkti_handle *handle, uint32_t wa
     handle->pending = 0;
     handle->want = (uint8_t)want;
     nkti_handle_link(handle, NKTI_ASLEEP);
-    err = nkti_handle_update(handle);
+    int err = handle->untimed ? NKT_OK : nkti_heap_reserve(handle);
+    if (err >= 0) err = nkti_handle_update(handle);
     if (err < 0) nkti_handle_leave(handle);
     return err;
 }
@@ -6731,13 +6786,11 @@ static int nkti_handle_deadline(nkti_handle *handle, int32_t timeout_ms, int64_t
 
 // NKT_EAGAIN on a nonblocking handle: begins the direction's time-out, or ends
 // it.
-static int nkti_handle_again(nkti_handle *handle, int32_t timeout_ms, int64_t *deadline,
-                             bool *told) {
+static int nkti_handle_again(nkti_handle *handle, int32_t timeout_ms, int64_t *deadline) {
     if (timeout_ms <= 0) return NKT_EAGAIN;
     int64_t now = nkti_now(handle->env);
     if (*deadline == NKT_NEVER) {
         *deadline = nkti_after(now, timeout_ms * NKTI_MS);
-        *told = false;
         nkti_handle_schedule(handle, *deadline);
         return NKT_EAGAIN;
     }
@@ -6750,16 +6803,21 @@ static int nkti_handle_again(nkti_handle *handle, int32_t timeout_ms, int64_t *d
     return NKT_ETIMEDOUT;
 }
 
+typedef struct nkti_turn {
+    uint16_t number;            // of the poller's turn ...
+    uint8_t receives;           // ... and how often it has received in that
+} nkti_turn;
+
 // Whether a handle may receive again before its poller's next wait.
-static bool nkti_handle_has_turn(nkti_handle *handle, uint32_t *turn, uint8_t *receives) {
+static bool nkti_handle_has_turn(nkti_handle *handle, nkti_turn *turn) {
     nkt_poller *poller = handle->poller;
     if (poller == NULL) return true;
-    if (*turn != poller->turn) {
-        *turn = poller->turn;
-        *receives = 0;
+    if (turn->number != (uint16_t)poller->turn) {
+        turn->number = (uint16_t)poller->turn;
+        turn->receives = 0;
     }
-    if (*receives < NKTI_RECEIVES_PER_TURN) {
-        (*receives)++;
+    if (turn->receives < NKTI_RECEIVES_PER_TURN) {
+        turn->receives++;
         return true;
     }
     // Not asleep: the next wait reports it again without waiting.
@@ -6772,36 +6830,65 @@ static bool nkti_handle_has_turn(nkti_handle *handle, uint32_t *turn, uint8_t *r
 
 // --- Buffers lent to connections that read -----------------------------------
 
-// A buffer lies on a page: kernels copy several times slower to one that begins
-// a few bytes past it, where malloc would put it. How far into the allocated
-// block that is stands behind the buffer.
-#define NKTI_LENT_BLOCK (NKTI_PAGE + NKTI_LENT_SIZE + sizeof(size_t))
+// What has come in and was not read yet, and what is known of it. A connection
+// has one while it reads and while it holds something.
+//
+//     bytes                                                    cap
+//      |    read    |   unread, no line end up to   |  unread   |  free   |
+//      0           head                            scan        tail
+typedef struct nkti_input {
+    uint8_t *bytes;
+    uint64_t mask;          // line ends that were found and not read yet
+    uint64_t progress;      // of an unfinished read_exact, skip or read_until
+    uint32_t cap, head, tail;
+    uint32_t scan;          // up to here every line end is known, by the mask
+    uint32_t mask_at;       // where in bytes the mask's first bit is
+    uint32_t until_hash;    // of the delimiter that was last searched for
+    uint32_t shift;         // where in the allocated block this stands
+    uint8_t kind;
+    uint8_t progress_of;    // which function `progress` belongs to
+} nkti_input;
 
-static uint8_t *nkti_lent_open(nkt_env *env) {
+enum {
+    NKTI_INPUT_NONE,        // nkti_no_input
+    NKTI_INPUT_SMALL,       // the beginning of something, kept while asleep
+    NKTI_INPUT_LENT,        // 64 KiB of the poller's, or like those
+    NKTI_INPUT_OWN          // grown for something long
+};
+
+// A block of which the bytes lie on a page: kernels copy several times slower
+// to one that begins a few bytes past it, where malloc would put it.
+#define NKTI_LENT_BLOCK (sizeof(nkti_input) + NKTI_PAGE + NKTI_LENT_SIZE)
+
+static nkti_input *nkti_lent_open(nkt_env *env) {
     uint8_t *block = (uint8_t *)nkti_resize(env, NULL, 0, NKTI_LENT_BLOCK);
     if (block == NULL) return NULL;
-    size_t shift = (NKTI_PAGE - ((uintptr_t)block & (NKTI_PAGE - 1))) & (NKTI_PAGE - 1);
-    memcpy(block + shift + NKTI_LENT_SIZE, &shift, sizeof shift);
-    return block + shift;
+    size_t past = (uintptr_t)(block + sizeof(nkti_input)) & (NKTI_PAGE - 1);
+    size_t shift = (NKTI_PAGE - past) & (NKTI_PAGE - 1);
+    nkti_input *input = (nkti_input *)(void *)(block + shift);
+    memset(input, 0, sizeof *input);
+    input->bytes = (uint8_t *)(input + 1);
+    input->cap = NKTI_LENT_SIZE;
+    input->shift = (uint32_t)shift;
+    input->kind = NKTI_INPUT_LENT;
+    return input;
 }
 
-static void nkti_lent_close(nkt_env *env, uint8_t *buffer) {
-    size_t shift;
-    memcpy(&shift, buffer + NKTI_LENT_SIZE, sizeof shift);
-    nkti_free(env, buffer - shift, NKTI_LENT_BLOCK);
+static void nkti_lent_close(nkt_env *env, nkti_input *input) {
+    nkti_free(env, (uint8_t *)input - input->shift, NKTI_LENT_BLOCK);
 }
 
-static uint8_t *nkti_lent_take(nkt_env *env, nkt_poller *poller) {
+static nkti_input *nkti_lent_take(nkt_env *env, nkt_poller *poller) {
     if (poller == NULL || poller->lent_idle_count == 0) return nkti_lent_open(env);
-    return (uint8_t *)poller->lent_idle[--poller->lent_idle_count];
+    return poller->lent_idle[--poller->lent_idle_count];
 }
 
-static void nkti_lent_give(nkt_env *env, nkt_poller *poller, uint8_t *buffer) {
+static void nkti_lent_give(nkt_env *env, nkt_poller *poller, nkti_input *input) {
     if (poller == NULL || poller->lent_idle_count == NKTI_LENT_KEPT) {
-        nkti_lent_close(env, buffer);
+        nkti_lent_close(env, input);
         return;
     }
-    poller->lent_idle[poller->lent_idle_count++] = buffer;
+    poller->lent_idle[poller->lent_idle_count++] = input;
 }
 
 // --- Opening, closing --------------------------------------------------------
@@ -6816,7 +6903,7 @@ NKT_API int nkt_poller_open(const nkt_poller_opts *opts, nkt_poller **out) {
     if (opts != NULL && opts->portable) poller->sys = &nkti_poll_portable;
     poller->process_id = env->core->process_id(env);
     for (int i = 0; i < NKTI_LISTS; i++) {
-        poller->lists[i].prev = poller->lists[i].next = &poller->lists[i];
+        poller->lists[i].at.ring.prev = poller->lists[i].at.ring.next = &poller->lists[i];
     }
     int err = poller->sys->open(env, &poller->backend);
     if (err < 0) {
@@ -6856,13 +6943,13 @@ NKT_API void nkt_poller_close(nkt_poller *poller) {
         while (poller->foreign[i] != NULL) nkti_foreign_remove(poller, poller->foreign[i]);
     }
     for (int i = 0; i < NKTI_LISTS; i++) {
-        while (poller->lists[i].next != &poller->lists[i]) {
-            nkti_handle_leave(poller->lists[i].next);
+        while (poller->lists[i].at.ring.next != &poller->lists[i]) {
+            nkti_handle_leave(poller->lists[i].at.ring.next);
         }
     }
     nkti_trace(env, poller, "poller", "closed", NKT_OK, 0);
     while (poller->lent_idle_count > 0) {
-        nkti_lent_close(env, (uint8_t *)poller->lent_idle[--poller->lent_idle_count]);
+        nkti_lent_close(env, poller->lent_idle[--poller->lent_idle_count]);
     }
     if (forked) {
         poller->sys->close_forked(env, poller->backend);
@@ -6977,14 +7064,14 @@ NKT_API int nkt_poller_remove_task(nkt_poller *poller, nkt_task *task) {
 
 static void nkti_poller_requeue_given(nkt_poller *poller) {
     nkti_handle *head = &poller->lists[NKTI_GIVEN];
-    while (head->next != head) nkti_handle_move(head->next, NKTI_READY);
+    while (head->at.ring.next != head) nkti_handle_move(head->at.ring.next, NKTI_READY);
 }
 
 static void nkti_poller_run_deadlines(nkt_poller *poller, int64_t now) {
     // Driving may schedule anew, even for now: each entry gets one turn.
     for (size_t turns = poller->heap_count; turns > 0 && poller->heap_count > 0; turns--) {
-        nkti_handle *first = poller->heap[1];
-        if (first->deadline > now) break;
+        nkti_handle *first = poller->heap[1].handle;
+        if (poller->heap[1].deadline > now) break;
         nkti_heap_remove(first);
         first->ops->drive(first, 0, now);
     }
@@ -7014,7 +7101,7 @@ static bool nkti_poller_run_posts(nkt_poller *poller, int64_t now) {
 // One look at the backend. Returns 1 if nkt_poller_wake ended it, or an error.
 static int nkti_poller_turn(nkt_poller *poller, int64_t deadline, int64_t *now) {
     int64_t until = deadline;
-    if (poller->heap_count > 0) until = nkti_min_time(until, poller->heap[1]->deadline);
+    if (poller->heap_count > 0) until = nkti_min_time(until, poller->heap[1].deadline);
     int64_t timeout = poller->ready_count > 0 ? 0 : nkti_until(*now, until);
     int count = poller->sys->wait(poller->env, poller->backend, poller->batch, NKTI_BATCH, timeout);
     if (count < 0) return count;
@@ -7065,7 +7152,7 @@ static void nkti_event_fill(nkti_handle *handle, nkt_event *event) {
 
 NKT_API int nkt_poller_next(nkt_poller *poller, nkt_event *event) {
     nkti_handle *head = &poller->lists[NKTI_READY];
-    nkti_handle *handle = head->next;
+    nkti_handle *handle = head->at.ring.next;
     if (handle == head) return NKT_EAGAIN;
     nkti_event_fill(handle, event);
     // Only "there is input" lasts until a call has said NKT_EAGAIN; the rest is
@@ -7099,9 +7186,9 @@ NKT_API nkt_fd nkt_poller_fd(nkt_poller *poller) {
 
 NKT_API int32_t nkt_poller_timeout_ms(nkt_poller *poller) {
     nkti_handle *given = &poller->lists[NKTI_GIVEN];
-    if (poller->ready_count > 0 || given->next != given) return 0;
+    if (poller->ready_count > 0 || given->at.ring.next != given) return 0;
     if (poller->heap_count == 0) return -1;
-    return nkti_ns_to_ms(nkti_until(nkti_now(poller->env), poller->heap[1]->deadline));
+    return nkti_ns_to_ms(nkti_until(nkti_now(poller->env), poller->heap[1].deadline));
 }
 
 //==============================================================================
@@ -7864,7 +7951,7 @@ NKT_API int nkt_lookup(const char *host, const nkt_lookup_opts *opts, nkt_ip *ip
 // Calls down the chain of links, with the rules that every link relies on: no
 // bytes is the end of the stream, a send of nothing is an error, what a table
 // is too short to have is absent. Input that was read before a link was pushed
-// is `held` by the link below it and handed up first.
+// is handed up first, by a link that is put between.
 //
 // Below stands the socket transport: the descriptor itself is `self`. After a
 // receive that did not fill the buffer, the kernel's queue was empty a moment
@@ -7872,19 +7959,8 @@ NKT_API int nkt_lookup(const char *host, const nkt_lookup_opts *opts, nkt_ip *ip
 // level-triggered backend will report what comes. That saves every exchange a
 // system call.
 //
-// The connection itself is described here, because links point to it:
-//
-//     buf                                                      cap
-//      |    read    |   unread, no line end up to   |  unread   |  free   |
-//      0           head                            scan        tail
+// The connection itself is described here, because links point to it.
 //==============================================================================
-
-enum {
-    NKTI_BUF_NONE,
-    NKTI_BUF_SMALL,         // the beginning of something, kept while asleep
-    NKTI_BUF_LENT,          // 64 KiB of the poller's, or like those
-    NKTI_BUF_OWN            // grown for something long
-};
 
 // What a connect has tried, kept for nkt_conn_report.
 typedef struct nkti_connect_log {
@@ -7913,52 +7989,52 @@ typedef struct nkti_queue {
     // Behind it stand the bytes.
 } nkti_queue;
 
+// Of one idle connection in ten thousand this is all there is. Flags that one
+// thread may write while another reads its own do not share a byte.
 struct nkt_conn {
     nkti_handle handle;
     nkt_link *top;
     nkt_link bottom;
     // Reading.
-    uint8_t *buf;
-    uint32_t cap, head, tail;
-    uint32_t scan;          // up to here every line end is known, by the mask
-    uint32_t mask_at;       // where in buf the mask's first bit is
-    uint64_t mask;          // line ends that were found and not read yet
-    uint64_t progress;      // of an unfinished read_exact, skip or read_until
-    uint32_t until_hash;    // of the delimiter that was last searched for
+    nkti_input *in;             // never NULL: nkti_no_input while there is none
     uint64_t received;
-    int64_t read_deadline;  // nonblocking only
+    int64_t read_deadline;      // nonblocking only
     // Writing.
-    nkti_queue *queue;      // nonblocking only
-    size_t written;         // by the last call
+    nkti_queue *queue;          // nonblocking only
+    size_t written;             // by the last call
     uint64_t sent;
     int64_t write_deadline;
-    uint32_t write_need;    // room in the queue that somebody waits for
+    uint32_t write_need;        // room in the queue that somebody waits for
     // Settings.
     uint32_t line_max, message_max, queue_max;
     int32_t read_timeout_ms, write_timeout_ms;
-    int32_t keepalive_s;        // for systems that do not tell
+    uint16_t keepalive_s;       // for systems that do not tell; up to 18 hours
     // State.
-    nkti_waiter *waiters[2];    // under the lock: the reading, the writing thread
-    nkti_connect_log *connect_log;
-    uint32_t canceled;          // atomic
-    uint32_t in_recv;           // atomic: a thread is inside recv_wait
-    uint32_t turn;              // the poller's turn that `receives` counts
-    int32_t os_error[2];        // reading, writing
     int16_t read_err, write_err;    // final: NKT_EOF, NKT_ERESET, ...
-    int16_t connect_err;            // how the race ended
-    uint8_t receives;
-    uint8_t buf_kind;
-    uint8_t recv_wait;          // 0 not tried, 1 works, 2 does not
-    uint8_t progress_of;        // which function `progress` belongs to
-    bool connecting;
-    bool cr_lines;
-    bool skip_lf;               // a line ended with CR: an LF after it is part of that
-    bool short_read;            // the kernel had no more
-    bool busy;                  // queue, flush or shutdown under way
-    bool shut_asked, shut_done;
-    bool connect_news;          // the race is over, and no poller has told
-    bool read_told, write_told; // the poller has told of the direction's time-out
+    int16_t connect_err;        // how the race ended
+    bool connecting : 1;
+    bool connect_news : 1;      // the race is over, and no poller has told
+    bool : 0;
+    bool cr_lines : 1;
+    bool skip_lf : 1;           // a line ended with CR: an LF after it is part of that
+    bool short_read : 1;        // the kernel had no more
+    bool read_told : 1;         // the poller has told of the time-out
+    bool recv_wait_tried : 1, recv_wait_works : 1;
+    bool : 0;
+    bool busy : 1;              // queue, flush or shutdown under way
+    bool shut_asked : 1, shut_done : 1;
+    bool write_told : 1;
+    uint32_t canceled;          // atomic
+    union {
+        uint32_t in_recv;       // blocking, atomic: a thread is inside recv_wait
+        nkti_turn turn;         // nonblocking
+    } now;
+    int16_t os_error[2];        // reading, writing: no system's codes are longer
 };
+
+static size_t nkti_unread(const nkt_conn *conn) {
+    return conn->in->tail - conn->in->head;
+}
 
 static bool nkti_transport_is_valid(const nkt_transport *transport) {
     return transport != NULL && transport->size >= offsetof(nkt_transport, local) &&
@@ -7969,35 +8045,7 @@ static bool nkti_transport_is_valid(const nkt_transport *transport) {
     ((transport)->size >= offsetof(nkt_transport, field) + sizeof((transport)->field) &&  \
      (transport)->field != NULL)
 
-typedef struct nkti_held {
-    size_t at, len;
-    // Behind it stand the bytes.
-} nkti_held;
-
-static size_t nkti_held_size(size_t len) {
-    return sizeof(nkti_held) + len;
-}
-
-static uint8_t *nkti_held_bytes(nkti_held *held) {
-    return (uint8_t *)(held + 1);
-}
-
-static void nkti_held_free(nkt_link *link) {
-    nkti_held *held = (nkti_held *)link->held;
-    if (held == NULL) return;
-    nkti_free(link->conn->handle.env, held, nkti_held_size(held->len));
-    link->held = NULL;
-}
-
 NKT_API ptrdiff_t nkt_link_recv(nkt_link *link, void *buf, size_t cap) {
-    nkti_held *held = (nkti_held *)link->held;
-    if (held != NULL) {
-        size_t count = held->len - held->at < cap ? held->len - held->at : cap;
-        memcpy(buf, nkti_held_bytes(held) + held->at, count);
-        held->at += count;
-        if (held->at == held->len) nkti_held_free(link);
-        return (ptrdiff_t)count;
-    }
     ptrdiff_t count = link->transport->recv(link, buf, cap);
     if (count > 0 && (size_t)count > cap) return NKT_EPROTO;
     return count != 0 ? count : (ptrdiff_t)NKT_EOF;
@@ -8025,7 +8073,6 @@ NKT_API int nkt_link_flush(nkt_link *link) {
 }
 
 NKT_API void nkt_link_watch(nkt_link *link, uint32_t want, nkt_interest *out) {
-    if ((want & NKT_READ) && link->held != NULL) out->ready = true;
     if (link->transport->watch != NULL) link->transport->watch(link, want, out);
     else if (link->below != NULL) nkt_link_watch(link->below, want, out);
 }
@@ -8044,10 +8091,51 @@ NKT_API int nkt_interest_add(nkt_interest *interest, nkt_fd fd, uint32_t events)
     return NKT_OK;
 }
 
-static void nkti_link_close(nkt_link *link, bool abort) {
-    link->transport->close(link, abort);
-    nkti_held_free(link);
+// --- Input that was read before a link was pushed ------------------------------
+
+typedef struct nkti_held {
+    size_t at, len;
+    // Behind it stand the bytes.
+} nkti_held;
+
+static size_t nkti_held_size(size_t len) {
+    return sizeof(nkti_held) + len;
 }
+
+static uint8_t *nkti_held_bytes(nkti_held *held) {
+    return (uint8_t *)(held + 1);
+}
+
+static void nkti_held_close(nkt_link *link, bool abort) {
+    nkti_held *held = (nkti_held *)link->self;
+    (void)abort;
+    if (held != NULL) nkti_free(link->conn->handle.env, held, nkti_held_size(held->len));
+    link->self = NULL;
+}
+
+static ptrdiff_t nkti_held_recv(nkt_link *link, void *buf, size_t cap) {
+    nkti_held *held = (nkti_held *)link->self;
+    if (held == NULL) return nkt_link_recv(link->below, buf, cap);
+    size_t count = held->len - held->at < cap ? held->len - held->at : cap;
+    memcpy(buf, nkti_held_bytes(held) + held->at, count);
+    held->at += count;
+    if (held->at == held->len) nkti_held_close(link, false);
+    return (ptrdiff_t)count;
+}
+
+static ptrdiff_t nkti_held_send(nkt_link *link, const nkt_str *pieces, size_t count) {
+    return nkt_link_send(link->below, pieces, count);
+}
+
+static void nkti_held_watch(nkt_link *link, uint32_t want, nkt_interest *out) {
+    if ((want & NKT_READ) && link->self != NULL) out->ready = true;
+    nkt_link_watch(link->below, want, out);
+}
+
+static const nkt_transport nkti_held_transport = {
+    sizeof(nkt_transport), "held", nkti_held_recv, nkti_held_send, NULL, nkti_held_watch,
+    nkti_held_close, NULL, NULL, NULL, NULL,
+};
 
 // --- The socket transport ----------------------------------------------------
 
@@ -8073,7 +8161,7 @@ static ptrdiff_t nkti_socket_recv(nkt_link *link, void *buf, size_t cap) {
     } else if (count == NKT_EINTR) {
         count = NKT_EAGAIN;
     } else if (count != NKT_EAGAIN && count != NKT_EOF) {
-        conn->os_error[0] = env->core->last_error(env);
+        conn->os_error[0] = (int16_t)env->core->last_error(env);
     }
     return count;
 }
@@ -8086,14 +8174,14 @@ static ptrdiff_t nkti_socket_send(nkt_link *link, const nkt_str *pieces, size_t 
         sent = env->core->send(env, nkti_socket_fd(link), pieces, count);
     }
     if (sent == NKT_EINTR) return NKT_EAGAIN;
-    if (sent < 0 && sent != NKT_EAGAIN) conn->os_error[1] = env->core->last_error(env);
+    if (sent < 0 && sent != NKT_EAGAIN) conn->os_error[1] = (int16_t)env->core->last_error(env);
     return sent;
 }
 
 static int nkti_socket_shutdown_write(nkt_link *link) {
     nkt_env *env = link->conn->handle.env;
     int err = env->core->shutdown(env, nkti_socket_fd(link), NKT_WRITE);
-    if (err < 0) link->conn->os_error[1] = env->core->last_error(env);
+    if (err < 0) link->conn->os_error[1] = (int16_t)env->core->last_error(env);
     return err;
 }
 
@@ -8357,12 +8445,16 @@ static void nkti_conn_tell_connected(nkt_conn *conn) {
 // No descriptor tells of what is in the buffer already, or of an end that was
 // seen while something was.
 static void nkti_conn_tell_buffered(nkt_conn *conn) {
-    if (conn->tail > conn->head || conn->read_err != 0) {
+    if (nkti_unread(conn) > 0 || conn->read_err != 0) {
         nkti_handle_ready(&conn->handle, NKT_READ);
     }
 }
 
 NKT_API int nkt_poller_add_conn(nkt_poller *poller, nkt_conn *conn, void *user) {
+    bool bare = conn->top == &conn->bottom && conn->bottom.transport == &nkti_socket_transport;
+    if (conn->handle.poller == NULL) {
+        conn->handle.untimed = bare && conn->read_timeout_ms <= 0 && conn->write_timeout_ms <= 0;
+    }
     int err = nkti_handle_join(poller, &conn->handle, NKT_READ | NKT_WRITE, user);
     if (err < 0) return err;
     // What came before there was a poller to post it to is told now.
@@ -8391,7 +8483,7 @@ static int nkti_conn_deadline(nkt_conn *conn, uint32_t direction, int64_t *deadl
 // One wait of a blocking handle. `deadline` belongs to the caller's whole call.
 static int nkti_conn_wait(nkt_conn *conn, uint32_t direction, int64_t *deadline) {
     nkt_env *env = conn->handle.env;
-    nkti_waiter **place = &conn->waiters[direction == NKT_WRITE];
+    nkti_waiter **place = &conn->handle.at.waiters[direction == NKT_WRITE];
     nkt_interest interest;
     int err = nkti_conn_deadline(conn, direction, deadline);
     if (err < 0) return err;
@@ -8404,113 +8496,120 @@ static int nkti_conn_wait(nkt_conn *conn, uint32_t direction, int64_t *deadline)
 
 // --- The read buffer ---------------------------------------------------------
 
-static void nkti_buf_free(nkt_conn *conn) {
+// What a connection has that has nothing: read, but never written to.
+static const nkti_input nkti_no_input = { NULL, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0 };
+
+static nkti_input *nkti_input_none(void) {
+    return (nkti_input *)(uintptr_t)&nkti_no_input;
+}
+
+static nkti_input *nkti_input_own(nkt_env *env, size_t cap, int kind) {
+    nkti_input *in = (nkti_input *)nkti_resize(env, NULL, 0, sizeof *in + cap);
+    if (in == NULL) return NULL;
+    memset(in, 0, sizeof *in);
+    in->bytes = (uint8_t *)(in + 1);
+    in->cap = (uint32_t)cap;
+    in->kind = (uint8_t)kind;
+    return in;
+}
+
+static void nkti_input_free(nkt_conn *conn) {
+    nkti_input *in = conn->in;
     nkti_handle *handle = &conn->handle;
-    if (conn->buf_kind == NKTI_BUF_LENT) nkti_lent_give(handle->env, handle->poller, conn->buf);
-    else if (conn->buf_kind != NKTI_BUF_NONE) nkti_free(handle->env, conn->buf, conn->cap);
-    conn->buf = NULL;
-    conn->buf_kind = NKTI_BUF_NONE;
-    conn->cap = 0;
+    if (in->kind == NKTI_INPUT_LENT) nkti_lent_give(handle->env, handle->poller, in);
+    else if (in->kind != NKTI_INPUT_NONE) nkti_free(handle->env, in, sizeof *in + in->cap);
+    conn->in = nkti_input_none();
 }
 
-// Moves what is unread to the front of `to`, which becomes the buffer.
-static void nkti_buf_replace(nkt_conn *conn, uint8_t *to, size_t cap, int kind) {
-    uint32_t shift = conn->head;
-    uint32_t unread = conn->tail - shift;
-    if (unread > 0) memmove(to, conn->buf + shift, unread);
-    if (to != conn->buf) nkti_buf_free(conn);
+// Of one without anything unread: what was consumed is not what stands before
+// the next byte of the stream any more.
+static void nkti_input_forget(nkti_input *in) {
+    if (in->kind == NKTI_INPUT_NONE) return;
+    in->head = in->tail = in->scan = in->mask_at = 0;
+    in->mask = 0;
+}
+
+// Moves what is unread to the front of `to`, which may be the same one.
+static void nkti_input_move(nkt_conn *conn, nkti_input *to) {
+    nkti_input *from = conn->in;
+    uint32_t shift = from->head;
+    uint32_t unread = from->tail - shift;
+    if (unread > 0) memmove(to->bytes, from->bytes + shift, unread);
     // A mask that begins before `head` keeps its bits from `head` on.
-    if (conn->mask_at < shift) {
-        uint32_t gone = shift - conn->mask_at;
-        conn->mask = gone < 64 ? conn->mask >> gone : 0;
-        conn->mask_at = shift;
-    }
-    conn->mask_at -= shift;
-    conn->scan = conn->scan > shift ? conn->scan - shift : 0;
-    conn->head = 0;
-    conn->tail = unread;
-    conn->buf = to;
-    conn->cap = (uint32_t)cap;
-    conn->buf_kind = (uint8_t)kind;
+    uint32_t gone = from->mask_at < shift ? shift - from->mask_at : 0;
+    to->mask = gone < 64 ? from->mask >> gone : 0;
+    to->mask_at = from->mask_at + gone - shift;
+    to->scan = from->scan > shift ? from->scan - shift : 0;
+    to->head = 0;
+    to->tail = unread;
+    to->progress = from->progress;
+    to->progress_of = from->progress_of;
+    to->until_hash = from->until_hash;
+    if (to == from) return;
+    nkti_input_free(conn);
+    conn->in = to;
 }
 
-static int nkti_buf_own(nkt_conn *conn, size_t cap) {
-    uint8_t *own = (uint8_t *)nkti_resize(conn->handle.env, NULL, 0, cap);
-    if (own == NULL) return NKT_ENOMEM;
-    nkti_buf_replace(conn, own, cap, NKTI_BUF_OWN);
-    return NKT_OK;
-}
-
-// Makes room behind `tail`. What is small goes into a lent buffer; what fills
+// Makes room behind `tail`. What is small goes into a lent block; what fills
 // that grows by doubling, so that each byte is moved a bounded number of times
 // however slowly it comes. Callers bound what they wait for.
 static int nkti_conn_room(nkt_conn *conn) {
-    size_t unread = conn->tail - conn->head;
-    if (unread == 0) {
-        conn->head = conn->tail = conn->scan = conn->mask_at = 0;
-        conn->mask = 0;
-        if (conn->cap > NKTI_LENT_SIZE || conn->buf_kind == NKTI_BUF_SMALL) nkti_buf_free(conn);
-    }
-    if (conn->buf_kind == NKTI_BUF_NONE || conn->buf_kind == NKTI_BUF_SMALL) {
-        uint8_t *lent = nkti_lent_take(conn->handle.env, conn->handle.poller);
-        if (lent == NULL) return NKT_ENOMEM;
-        nkti_buf_replace(conn, lent, NKTI_LENT_SIZE, NKTI_BUF_LENT);
+    nkt_env *env = conn->handle.env;
+    nkti_input *in = conn->in, *to = in;
+    size_t unread = nkti_unread(conn);
+    if (unread == 0) nkti_input_forget(in);
+    if (in->kind <= NKTI_INPUT_SMALL || (unread == 0 && in->cap > NKTI_LENT_SIZE)) {
+        to = nkti_lent_take(env, conn->handle.poller);
+    } else if (in->cap - in->tail > 1) {
         return NKT_OK;
+    } else if (unread > in->cap / 2 && in->cap <= NKT_SIZE_LIMIT) {
+        to = nkti_input_own(env, (size_t)in->cap * 2, NKTI_INPUT_OWN);
     }
-    if (conn->cap - conn->tail > 1) return NKT_OK;
-    if (unread <= conn->cap / 2 || conn->cap > NKT_SIZE_LIMIT) {
-        nkti_buf_replace(conn, conn->buf, conn->cap, conn->buf_kind);
-        return NKT_OK;
-    }
-    return nkti_buf_own(conn, (size_t)conn->cap * 2);
-}
-
-// Of a buffer without anything unread: what was consumed is not what stands
-// before the next byte of the stream any more.
-static void nkti_buf_forget(nkt_conn *conn) {
-    conn->head = conn->tail = conn->scan = conn->mask_at = 0;
-    conn->mask = 0;
+    if (to == NULL) return NKT_ENOMEM;
+    nkti_input_move(conn, to);
+    return NKT_OK;
 }
 
 // A sleeping connection on a poller keeps no more than it must.
 static void nkti_conn_park(nkt_conn *conn) {
-    size_t unread = conn->tail - conn->head;
-    if (conn->buf_kind == NKTI_BUF_NONE || conn->buf_kind == NKTI_BUF_SMALL) return;
-    if (unread == 0) {
-        nkti_buf_forget(conn);
-        nkti_buf_free(conn);
+    nkti_input *in = conn->in;
+    size_t unread = nkti_unread(conn);
+    if (in->kind <= NKTI_INPUT_SMALL) return;
+    if (unread == 0 && in->progress == 0) {
+        nkti_input_free(conn);
     } else if (unread <= NKTI_SMALL_MAX) {
         size_t cap = (unread + 64) & ~(size_t)63;
-        uint8_t *block = (uint8_t *)nkti_resize(conn->handle.env, NULL, 0, cap);
-        if (block != NULL) nkti_buf_replace(conn, block, cap, NKTI_BUF_SMALL);
+        nkti_input *small = nkti_input_own(conn->handle.env, cap, NKTI_INPUT_SMALL);
+        if (small != NULL) nkti_input_move(conn, small);
     }
 }
 
-static void nkti_consume(nkt_conn *conn, size_t count) {
-    conn->head += (uint32_t)count;
-    if (conn->scan < conn->head) {
-        conn->scan = conn->head;
-        conn->mask = 0;
-    } else if (conn->mask != 0 && conn->head > conn->mask_at) {
+static void nkti_consume(nkti_input *in, size_t count) {
+    in->head += (uint32_t)count;
+    if (in->scan < in->head) {
+        in->scan = in->head;
+        in->mask = 0;
+    } else if (in->mask != 0 && in->head > in->mask_at) {
         // `head` has moved inside the block that the mask describes.
-        uint32_t gone = conn->head - conn->mask_at;
-        conn->mask = gone < 64 ? conn->mask >> gone << gone : 0;
+        uint32_t gone = in->head - in->mask_at;
+        in->mask = gone < 64 ? in->mask >> gone << gone : 0;
     }
 }
 
 // The LF of a CRLF whose CR has ended a line already.
 static void nkti_skip_lf(nkt_conn *conn) {
-    if (!conn->skip_lf || conn->head == conn->tail) return;
+    nkti_input *in = conn->in;
+    if (!conn->skip_lf || in->head == in->tail) return;
     conn->skip_lf = false;
-    if (conn->buf[conn->head] == '\n') nkti_consume(conn, 1);
+    if (in->bytes[in->head] == '\n') nkti_consume(in, 1);
 }
 
-static size_t nkti_take(nkt_conn *conn, void *buf, size_t cap) {
-    size_t count = conn->tail - conn->head;
+static size_t nkti_take(nkti_input *in, void *buf, size_t cap) {
+    size_t count = in->tail - in->head;
     if (count > cap) count = cap;
     if (count == 0) return 0;
-    if (buf != NULL) memcpy(buf, conn->buf + conn->head, count);
-    nkti_consume(conn, count);
+    if (buf != NULL) memcpy(buf, in->bytes + in->head, count);
+    nkti_consume(in, count);
     return count;
 }
 
@@ -8557,11 +8656,16 @@ static void nkti_stream_apply(nkt_env *env, nkt_fd fd, const nkt_stream_opts *st
     }
 }
 
+static void nkti_keep_keepalive(nkt_conn *conn, int32_t seconds) {
+    conn->keepalive_s = (uint16_t)(seconds <= 0 ? 0 : seconds > UINT16_MAX ? UINT16_MAX : seconds);
+}
+
 static nkt_conn *nkti_conn_new(nkt_env *env, bool nonblocking, const nkt_stream_opts *stream,
                                const nkt_transport *transport, void *self) {
     nkt_conn *conn = (nkt_conn *)nkti_alloc(env, sizeof *conn);
     if (conn == NULL) return NULL;
     nkti_handle_init(&conn->handle, env, &nkti_conn_ops, nonblocking);
+    conn->in = nkti_input_none();
     conn->top = &conn->bottom;
     conn->bottom.transport = transport;
     conn->bottom.self = self;
@@ -8572,7 +8676,7 @@ static nkt_conn *nkti_conn_new(nkt_env *env, bool nonblocking, const nkt_stream_
     conn->queue_max = stream->queue_max;
     conn->read_timeout_ms = stream->read_timeout_ms;
     conn->write_timeout_ms = stream->write_timeout_ms;
-    conn->keepalive_s = stream->keepalive_s;
+    nkti_keep_keepalive(conn, stream->keepalive_s);
     conn->cr_lines = stream->cr_lines;
     return conn;
 }
@@ -8586,14 +8690,23 @@ static nkt_conn *nkti_conn_new_socket(nkt_env *env, bool nonblocking,
     return conn;
 }
 
+static nkti_connect_log *nkti_conn_log(const nkt_conn *conn) {
+    return conn->handle.extra == NULL ? NULL : (nkti_connect_log *)conn->handle.extra->log;
+}
+
+static void nkti_connect_log_free(nkt_conn *conn) {
+    nkti_connect_log *log = nkti_conn_log(conn);
+    if (log == NULL) return;
+    nkti_free(conn->handle.env, log, nkti_connect_log_size(log->kept, log->target_size));
+    conn->handle.extra->log = NULL;
+    nkti_handle_free_more(&conn->handle);
+}
+
 // Frees everything but what the links stand on.
 static void nkti_conn_free(nkt_conn *conn) {
     nkt_env *env = conn->handle.env;
-    nkti_connect_log *log = conn->connect_log;
-    if (log != NULL) {
-        nkti_free(env, log, nkti_connect_log_size(log->kept, log->target_size));
-    }
-    nkti_buf_free(conn);
+    nkti_connect_log_free(conn);
+    nkti_input_free(conn);
     nkti_queue_free(conn);
     nkti_free(env, conn, sizeof *conn);
 }
@@ -8640,31 +8753,49 @@ NKT_API int nkt_conn_open_custom(const nkt_transport *transport, void *self,
     return NKT_OK;
 }
 
-NKT_API int nkt_conn_push(nkt_conn *conn, const nkt_transport *transport, void *self) {
-    nkt_env *env = conn->handle.env;
-    size_t unread = conn->tail - conn->head;
-    nkti_held *held = NULL;
-    if (!nkti_transport_is_valid(transport)) return NKT_EINVAL;
-    if (conn->read_err != 0 && conn->read_err != NKT_EOF) return conn->read_err;
-    nkti_conn_step(conn);
-    if (conn->queue != NULL || (conn->busy && !conn->connecting)) return NKT_EAGAIN;
-    nkt_link *link = (nkt_link *)nkti_alloc(env, sizeof *link);
-    if (link == NULL) return NKT_ENOMEM;
-    if (unread > 0) {
-        held = (nkti_held *)nkti_alloc(env, nkti_held_size(unread));
-        if (held == NULL) {
-            nkti_free(env, link, sizeof *link);
-            return NKT_ENOMEM;
-        }
-        held->len = unread;
-        nkti_take(conn, nkti_held_bytes(held), unread);
-    }
-    nkti_buf_forget(conn);
-    conn->top->held = held;
+static nkt_link *nkti_link_new(nkt_conn *conn, const nkt_transport *transport, void *self) {
+    nkt_link *link = (nkt_link *)nkti_alloc(conn->handle.env, sizeof *link);
+    if (link == NULL) return NULL;
     link->transport = transport;
     link->self = self;
     link->below = conn->top;
     link->conn = conn;
+    return link;
+}
+
+// Hands what is unread to a link of its own, under the one to be pushed.
+static int nkti_conn_hold(nkt_conn *conn) {
+    nkt_env *env = conn->handle.env;
+    size_t unread = nkti_unread(conn);
+    if (unread == 0) return NKT_OK;
+    nkti_held *held = (nkti_held *)nkti_resize(env, NULL, 0, nkti_held_size(unread));
+    nkt_link *link = held == NULL ? NULL : nkti_link_new(conn, &nkti_held_transport, held);
+    if (link == NULL) {
+        nkti_free(env, held, nkti_held_size(unread));
+        return NKT_ENOMEM;
+    }
+    held->at = 0;
+    held->len = unread;
+    nkti_take(conn->in, nkti_held_bytes(held), unread);
+    conn->top = link;
+    return NKT_OK;
+}
+
+NKT_API int nkt_conn_push(nkt_conn *conn, const nkt_transport *transport, void *self) {
+    size_t unread = nkti_unread(conn);
+    if (!nkti_transport_is_valid(transport)) return NKT_EINVAL;
+    if (conn->read_err != 0 && conn->read_err != NKT_EOF) return conn->read_err;
+    nkti_conn_step(conn);
+    if (conn->queue != NULL || (conn->busy && !conn->connecting)) return NKT_EAGAIN;
+    if (nkti_handle_set_timed(&conn->handle) < 0) return NKT_ENOMEM;
+    nkt_link *link = nkti_link_new(conn, transport, self);
+    if (link == NULL) return NKT_ENOMEM;
+    if (nkti_conn_hold(conn) < 0) {
+        nkti_free(conn->handle.env, link, sizeof *link);
+        return NKT_ENOMEM;
+    }
+    nkti_input_forget(conn->in);
+    link->below = conn->top;
     conn->top = link;
     conn->skip_lf = false;
     conn->read_err = 0;             // the link below says again that it has ended
@@ -8676,9 +8807,7 @@ NKT_API int nkt_conn_push(nkt_conn *conn, const nkt_transport *transport, void *
 NKT_API void nkt_conn_notify(nkt_conn *conn) {
     nkt_env *env = conn->handle.env;
     nkti_lock(env);
-    nkti_waiter_post(env, conn->waiters[0]);
-    nkti_waiter_post(env, conn->waiters[1]);
-    nkti_handle_post(&conn->handle);
+    nkti_handle_rouse(&conn->handle);
     nkti_unlock(env);
 }
 
@@ -8686,12 +8815,10 @@ NKT_API void nkt_conn_interrupt(nkt_conn *conn) {
     nkt_env *env = conn->handle.env;
     nkti_lock(env);
     uint32_t before = nkti_atomic_exchange(&conn->canceled, 1);
-    if (before == 0 && nkti_atomic_load(&conn->in_recv) != 0) {
+    if (before == 0 && !conn->handle.nonblocking && nkti_atomic_load(&conn->now.in_recv) != 0) {
         env->core->shutdown(env, nkti_socket_fd(&conn->bottom), NKT_READ);
     }
-    nkti_waiter_post(env, conn->waiters[0]);
-    nkti_waiter_post(env, conn->waiters[1]);
-    nkti_handle_post(&conn->handle);
+    nkti_handle_rouse(&conn->handle);
     nkti_unlock(env);
     // By now its owner may have closed it: only the pointer is told.
     if (before == 0) nkti_trace(env, conn, "conn", "interrupted", NKT_ECANCELED, 0);
@@ -8702,16 +8829,16 @@ static size_t nkti_conn_end(nkt_conn *conn, bool abort) {
     nkt_env *env = conn->handle.env;
     size_t discarded = nkti_queue_len(conn->queue);
     nkti_settle(&conn->handle, &conn->canceled);
-    nkti_buf_free(conn);
+    nkti_input_free(conn);
     nkti_handle_leave(&conn->handle);
     nkti_conn_trace(conn, abort ? "aborted" : "closed", NKT_OK, (int64_t)discarded);
     while (conn->top != &conn->bottom) {
         nkt_link *link = conn->top;
         conn->top = link->below;
-        nkti_link_close(link, abort);
+        link->transport->close(link, abort);
         nkti_free(env, link, sizeof *link);
     }
-    nkti_link_close(&conn->bottom, abort);
+    conn->bottom.transport->close(&conn->bottom, abort);
     nkti_conn_free(conn);
     return discarded;
 }
@@ -8727,16 +8854,15 @@ NKT_API size_t nkt_conn_abort(nkt_conn *conn) {
 NKT_API int nkt_conn_detach(nkt_conn *conn, nkt_fd *fd) {
     nkt_env *env = conn->handle.env;
     nkti_conn_step(conn);
-    if (conn->connecting || conn->busy || conn->tail > conn->head) return NKT_EBUSY;
+    if (conn->connecting || conn->busy || nkti_unread(conn) > 0) return NKT_EBUSY;
     if (conn->bottom.transport != &nkti_socket_transport || conn->top != &conn->bottom) {
         return NKT_EUNSUPPORTED;
     }
-    if (conn->bottom.held != NULL) return NKT_EBUSY;
     nkt_fd detached = nkti_socket_fd(&conn->bottom);
     if (detached == NKT_NO_FD) return NKT_ENOTCONN;
     int err = env->core->set_blocking(env, detached, true);
     if (err < 0) return err;
-    if (conn->recv_wait == 1) env->core->set_option(env, detached, NKT_SO_RECV_WAIT, 0);
+    if (conn->recv_wait_works) env->core->set_option(env, detached, NKT_SO_RECV_WAIT, 0);
     nkti_handle_leave(&conn->handle);
     nkti_conn_trace(conn, "detached", NKT_OK, detached);
     nkti_conn_free(conn);
@@ -8805,7 +8931,7 @@ NKT_API int nkt_conn_get_info(nkt_conn *conn, nkt_conn_info *info) {
     memset(info, 0, sizeof *info);
     info->received = conn->received;
     info->sent = conn->sent;
-    info->buffered = conn->tail - conn->head;
+    info->buffered = nkti_unread(conn);
     info->queued = nkti_queue_len(conn->queue);
     info->tcp.rtt_us = info->tcp.rtt_var_us = info->tcp.retransmits = -1;
     info->tcp.unacked_bytes = info->tcp.path_mtu = -1;
@@ -8815,14 +8941,22 @@ NKT_API int nkt_conn_get_info(nkt_conn *conn, nkt_conn_info *info) {
     return NKT_OK;
 }
 
+static void nkti_input_rescan(nkti_input *in) {
+    if (in->kind == NKTI_INPUT_NONE) return;
+    in->scan = in->mask_at = in->head;
+    in->mask = 0;
+}
+
 static int nkti_conn_set_limit(uint32_t *limit, int64_t value) {
     if (value < 1 || value > NKT_SIZE_LIMIT) return NKT_EINVAL;
     *limit = (uint32_t)value;
     return NKT_OK;
 }
 
-static int nkti_conn_set_timeout(int32_t *timeout_ms, int64_t *deadline, int64_t value) {
+static int nkti_conn_set_timeout(nkt_conn *conn, int32_t *timeout_ms, int64_t *deadline,
+                                 int64_t value) {
     if (value > INT32_MAX) return NKT_EINVAL;
+    if (value > 0 && nkti_handle_set_timed(&conn->handle) < 0) return NKT_ENOMEM;
     *timeout_ms = value > 0 ? (int32_t)value : 0;
     *deadline = NKT_NEVER;
     return NKT_OK;
@@ -8845,17 +8979,16 @@ NKT_API int nkt_conn_set_option(nkt_conn *conn, nkt_conn_option option, int64_t 
     nkt_env *env = conn->handle.env;
     switch ((int)option) {
     case NKT_OPT_READ_TIMEOUT_MS:
-        return nkti_conn_set_timeout(&conn->read_timeout_ms, &conn->read_deadline, value);
+        return nkti_conn_set_timeout(conn, &conn->read_timeout_ms, &conn->read_deadline, value);
     case NKT_OPT_WRITE_TIMEOUT_MS:
-        return nkti_conn_set_timeout(&conn->write_timeout_ms, &conn->write_deadline, value);
+        return nkti_conn_set_timeout(conn, &conn->write_timeout_ms, &conn->write_deadline, value);
     case NKT_OPT_LINE_MAX: return nkti_conn_set_limit(&conn->line_max, value);
     case NKT_OPT_MESSAGE_MAX: return nkti_conn_set_limit(&conn->message_max, value);
     case NKT_OPT_QUEUE_MAX: return nkti_conn_set_limit(&conn->queue_max, value);
     case NKT_OPT_CR_LINES:
         // What was scanned was scanned for the other rule.
         conn->cr_lines = value != 0;
-        conn->scan = conn->mask_at = conn->head;
-        conn->mask = 0;
+        nkti_input_rescan(conn->in);
         return NKT_OK;
     case NKT_OPT_NONBLOCKING: return NKT_EINVAL;
     default: break;
@@ -8864,7 +8997,7 @@ NKT_API int nkt_conn_set_option(nkt_conn *conn, nkt_conn_option option, int64_t 
     if (sockopt < 0) return sockopt;
     if (value < 0 || value > INT_MAX) return NKT_EINVAL;
     if (option == NKT_OPT_DELAY_SMALL_WRITES) value = value == 0;
-    if (option == NKT_OPT_KEEPALIVE_S) conn->keepalive_s = (int32_t)value;
+    if (option == NKT_OPT_KEEPALIVE_S) nkti_keep_keepalive(conn, (int32_t)value);
     return env->core->set_option(env, nkti_socket_fd(&conn->bottom), sockopt, value);
 }
 
@@ -8908,14 +9041,15 @@ NKT_API int nkt_conn_get_option(nkt_conn *conn, nkt_conn_option option, int64_t 
 
 static bool nkti_can_recv_wait(nkt_conn *conn) {
     nkt_env *env = conn->handle.env;
-    if (conn->handle.nonblocking || conn->read_timeout_ms > 0 || conn->recv_wait == 2 ||
+    if (conn->handle.nonblocking || conn->read_timeout_ms > 0 ||
         conn->bottom.transport != &nkti_socket_transport || conn->top != &conn->bottom ||
-        conn->bottom.held != NULL || env->core->recv_wait == NULL) return false;
-    if (conn->recv_wait == 0) {
+        env->core->recv_wait == NULL) return false;
+    if (!conn->recv_wait_tried) {
         int err = env->core->set_option(env, nkti_socket_fd(&conn->bottom), NKT_SO_RECV_WAIT, 1);
-        conn->recv_wait = err >= 0 ? 1 : 2;
+        conn->recv_wait_tried = true;
+        conn->recv_wait_works = err >= 0;
     }
-    return conn->recv_wait == 1;
+    return conn->recv_wait_works;
 }
 
 // Interrupting sets `canceled` and looks at `in_recv`; this does the opposite,
@@ -8923,12 +9057,12 @@ static bool nkti_can_recv_wait(nkt_conn *conn) {
 static ptrdiff_t nkti_recv_waiting(nkt_conn *conn, void *buf, size_t cap) {
     nkt_env *env = conn->handle.env;
     ptrdiff_t count = NKT_ECANCELED;
-    nkti_atomic_store(&conn->in_recv, 1);
+    nkti_atomic_store(&conn->now.in_recv, 1);
     if (nkti_atomic_load(&conn->canceled) == 0) {
         count = env->core->recv_wait(env, nkti_socket_fd(&conn->bottom), buf, cap);
-        if (count < 0 && count != NKT_EOF) conn->os_error[0] = env->core->last_error(env);
+        if (count < 0 && count != NKT_EOF) conn->os_error[0] = (int16_t)env->core->last_error(env);
     }
-    nkti_atomic_store(&conn->in_recv, 0);
+    nkti_atomic_store(&conn->now.in_recv, 0);
     return count;
 }
 
@@ -8946,7 +9080,7 @@ static void nkti_read_failed(nkt_conn *conn, int err) {
 static ptrdiff_t nkti_conn_recv(nkt_conn *conn, void *buf, size_t cap, bool *waited) {
     if (nkti_atomic_load(&conn->canceled) != 0) return NKT_ECANCELED;
     if (conn->read_err != 0) return conn->read_err;
-    if (!nkti_handle_has_turn(&conn->handle, &conn->turn, &conn->receives)) return NKTI_OUT_OF_TURN;
+    if (!nkti_handle_has_turn(&conn->handle, &conn->now.turn)) return NKTI_OUT_OF_TURN;
     *waited = nkti_can_recv_wait(conn);
     ptrdiff_t count = *waited ? nkti_recv_waiting(conn, buf, cap)
                               : nkt_link_recv(conn->top, buf, cap);
@@ -8965,8 +9099,8 @@ static ptrdiff_t nkti_conn_recv(nkt_conn *conn, void *buf, size_t cap, bool *wai
 static int nkti_read_again(nkt_conn *conn, bool out_of_turn) {
     if (!out_of_turn) nkti_handle_spent(&conn->handle, NKT_READ);
     nkti_conn_park(conn);
-    return nkti_handle_again(&conn->handle, conn->read_timeout_ms, &conn->read_deadline,
-                             &conn->read_told);
+    if (conn->read_deadline == NKT_NEVER) conn->read_told = false;
+    return nkti_handle_again(&conn->handle, conn->read_timeout_ms, &conn->read_deadline);
 }
 
 // What one read call has behind it.
@@ -9006,14 +9140,14 @@ static ptrdiff_t nkti_conn_more(nkt_conn *conn, void *buf, size_t cap, nkti_call
             if (err < 0) return err;
             // One byte stays free, for the NUL behind an unterminated last
             // line.
-            into = conn->buf + conn->tail;
-            cap = conn->cap - conn->tail - 1;
+            into = conn->in->bytes + conn->in->tail;
+            cap = conn->in->cap - conn->in->tail - 1;
         }
         bool waited = false;
         ptrdiff_t count = nkti_conn_recv(conn, into, cap, &waited);
         if (count > 0) {
-            if (buf == NULL) conn->tail += (uint32_t)count;
-            else nkti_buf_forget(conn);
+            if (buf == NULL) conn->in->tail += (uint32_t)count;
+            else nkti_input_forget(conn->in);
             return count;
         }
         if (count != NKT_EAGAIN && count != NKTI_OUT_OF_TURN) {
@@ -9036,11 +9170,16 @@ static int nkti_fill(nkt_conn *conn, nkti_call *call) {
 
 // Every read begins with this, and ends well with nkti_read_done.
 static void nkti_read_begin(nkt_conn *conn, int progress_of) {
+    nkti_input *in = conn->in;
     nkti_skip_lf(conn);
-    if (conn->progress_of != progress_of) {
-        conn->progress_of = (uint8_t)progress_of;
-        conn->progress = 0;
-    }
+    if (in->progress != 0 && in->progress_of != progress_of) in->progress = 0;
+}
+
+// How far a read has come that may have to be called again. There are bytes, or
+// room for them.
+static void nkti_read_progress(nkti_input *in, int progress_of, uint64_t progress) {
+    in->progress_of = (uint8_t)progress_of;
+    in->progress = progress;
 }
 
 // What a read returns that has failed: an end is told by that, and nothing
@@ -9055,7 +9194,7 @@ static ptrdiff_t nkti_read_end(nkt_conn *conn, ptrdiff_t err) {
 
 static int nkti_read_done(nkt_conn *conn) {
     conn->read_deadline = NKT_NEVER;
-    conn->progress = 0;
+    if (conn->in->progress != 0) conn->in->progress = 0;
     return NKT_OK;
 }
 
@@ -9067,7 +9206,7 @@ static int nkti_read_too_long(nkt_conn *conn) {
 
 static nkt_str nkti_view(nkt_conn *conn, size_t len) {
     nkt_str view;
-    view.ptr = len > 0 ? (const char *)conn->buf + conn->head : "";
+    view.ptr = len > 0 ? (const char *)conn->in->bytes + conn->in->head : "";
     view.len = len;
     return view;
 }
@@ -9079,7 +9218,7 @@ NKT_API ptrdiff_t nkt_conn_read(nkt_conn *conn, void *buf, size_t cap) {
     if (cap == 0) return 0;
     if (cap > NKT_SIZE_LIMIT) cap = NKT_SIZE_LIMIT;
     nkti_read_begin(conn, NKTI_PROGRESS_NONE);
-    while (conn->head == conn->tail) {
+    while (nkti_unread(conn) == 0) {
         if (cap >= NKTI_DIRECT_MIN && !conn->skip_lf) {
             ptrdiff_t count = nkti_conn_more(conn, buf, cap, &call);
             if (count < 0) return nkti_read_end(conn, count);
@@ -9090,30 +9229,31 @@ NKT_API ptrdiff_t nkt_conn_read(nkt_conn *conn, void *buf, size_t cap) {
         if (err < 0) return nkti_read_end(conn, err);
     }
     nkti_read_done(conn);
-    return (ptrdiff_t)nkti_take(conn, buf, cap);
+    return (ptrdiff_t)nkti_take(conn->in, buf, cap);
 }
 
-// Exact reads and skips: `progress` survives NKT_EAGAIN and the like.
+// Exact reads and skips: their progress survives NKT_EAGAIN and the like.
 static int nkti_read_all(nkt_conn *conn, uint8_t *buf, uint64_t len, int progress_of) {
     nkti_call call = nkti_call_begin();
     nkti_read_begin(conn, progress_of);
-    if (conn->progress > len) conn->progress = 0;
+    uint64_t done = conn->in->progress <= len ? conn->in->progress : 0;
     for (;;) {
-        uint64_t rest = len - conn->progress;
+        uint64_t rest = len - done;
         size_t step = rest > NKT_SIZE_LIMIT ? NKT_SIZE_LIMIT : (size_t)rest;
-        uint8_t *into = buf != NULL ? buf + conn->progress : NULL;
-        size_t taken = nkti_take(conn, into, step);
-        conn->progress += taken;
-        if (conn->progress == len) return nkti_read_done(conn);
+        size_t taken = nkti_take(conn->in, buf != NULL ? buf + done : NULL, step);
+        done += taken;
+        if (done == len) return nkti_read_done(conn);
         if (taken > 0) continue;
-        ptrdiff_t count;
-        if (into != NULL && step >= NKTI_DIRECT_MIN && !conn->skip_lf) {
-            count = nkti_conn_more(conn, into, step, &call);
-            if (count > 0) conn->progress += (uint64_t)count;
-        } else {
-            count = nkti_fill(conn, &call);
+        bool direct = buf != NULL && step >= NKTI_DIRECT_MIN && !conn->skip_lf;
+        // Also to have a place for the progress.
+        ptrdiff_t count = nkti_conn_room(conn);
+        if (count >= 0) {
+            nkti_read_progress(conn->in, progress_of, done);
+            count = direct ? nkti_conn_more(conn, buf + done, step, &call)
+                           : nkti_fill(conn, &call);
         }
-        if (count == NKT_EOF && conn->progress > 0) count = NKT_ETRUNCATED;
+        if (direct && count > 0) done += (uint64_t)count;
+        if (count == NKT_EOF && done > 0) count = NKT_ETRUNCATED;
         if (count < 0) return (int)nkti_read_end(conn, count);
     }
 }
@@ -9124,7 +9264,8 @@ NKT_API int nkt_conn_read_exact(nkt_conn *conn, void *buf, size_t len) {
 }
 
 NKT_API size_t nkt_conn_received(const nkt_conn *conn) {
-    return conn->progress_of == NKTI_PROGRESS_EXACT ? (size_t)conn->progress : 0;
+    const nkti_input *in = conn->in;
+    return in->progress_of == NKTI_PROGRESS_EXACT ? (size_t)in->progress : 0;
 }
 
 NKT_API int nkt_conn_skip(nkt_conn *conn, uint64_t len) {
@@ -9136,15 +9277,15 @@ NKT_API int nkt_conn_peek(nkt_conn *conn, size_t want, nkt_str *view) {
     if (want > conn->line_max) return NKT_ETOOLONG;
     if (want == 0) want = 1;
     nkti_read_begin(conn, NKTI_PROGRESS_NONE);
-    while ((size_t)(conn->tail - conn->head) < want) {
+    while (nkti_unread(conn) < want) {
         int err = nkti_fill(conn, &call);
         if (err >= 0) continue;
-        if (conn->read_err == 0 || conn->head == conn->tail) {
+        if (conn->read_err == 0 || nkti_unread(conn) == 0) {
             return (int)nkti_read_end(conn, err);
         }
         break;
     }
-    *view = nkti_view(conn, conn->tail - conn->head);
+    *view = nkti_view(conn, nkti_unread(conn));
     return nkti_read_done(conn);
 }
 
@@ -9196,33 +9337,33 @@ static uint64_t nkti_match_some(const uint8_t *bytes, size_t len, uint8_t wanted
 }
 
 // Extends what is known of line ends up to the next one, or to the tail.
-static void nkti_scan(nkt_conn *conn) {
+static void nkti_scan(nkti_input *in, bool cr_lines) {
     int without = 0;
-    while (conn->mask == 0 && conn->scan < conn->tail) {
-        const uint8_t *from = conn->buf + conn->scan;
-        size_t len = conn->tail - conn->scan;
-        if (without == 2 && !conn->cr_lines) {
+    while (in->mask == 0 && in->scan < in->tail) {
+        const uint8_t *from = in->bytes + in->scan;
+        size_t len = in->tail - in->scan;
+        if (without == 2 && !cr_lines) {
             const void *found = memchr(from, '\n', len);
             if (found == NULL) {
-                conn->scan = conn->tail;
+                in->scan = in->tail;
                 return;
             }
-            conn->scan += (uint32_t)((const uint8_t *)found - from);
+            in->scan += (uint32_t)((const uint8_t *)found - from);
             without = 0;
             continue;
         }
         uint64_t mask;
         if (len >= 64) {
             mask = nkti_match64(from, '\n');
-            if (conn->cr_lines) mask |= nkti_match64(from, '\r');
+            if (cr_lines) mask |= nkti_match64(from, '\r');
             len = 64;
         } else {
             mask = nkti_match_some(from, len, '\n');
-            if (conn->cr_lines) mask |= nkti_match_some(from, len, '\r');
+            if (cr_lines) mask |= nkti_match_some(from, len, '\r');
         }
-        conn->mask = mask;
-        conn->mask_at = conn->scan;
-        conn->scan += (uint32_t)len;
+        in->mask = mask;
+        in->mask_at = in->scan;
+        in->scan += (uint32_t)len;
         without++;
     }
 }
@@ -9230,25 +9371,26 @@ static void nkti_scan(nkt_conn *conn) {
 // Whether what is unread and has no line end is too long to become a line: a CR
 // at its end may yet be half of one.
 static bool nkti_line_is_over(const nkt_conn *conn) {
-    size_t unread = conn->tail - conn->head;
+    size_t unread = nkti_unread(conn);
     if (unread <= conn->line_max) return false;
-    return unread > (size_t)conn->line_max + 1 || conn->buf[conn->tail - 1] != '\r' ||
+    return unread > (size_t)conn->line_max + 1 || conn->in->bytes[conn->in->tail - 1] != '\r' ||
            conn->cr_lines;
 }
 
 // Takes the line that ends at the first bit of the mask. Returns NKT_OK, or
 // NKT_ETOOLONG, which takes nothing.
 static int nkti_line_take(nkt_conn *conn, nkt_str *line, size_t line_max) {
-    uint32_t end = conn->mask_at + nkti_lowest_bit(conn->mask);
-    uint32_t len = end - conn->head;
-    uint8_t ender = conn->buf[end];
-    if (ender == '\n' && len > 0 && conn->buf[end - 1] == '\r') len--;
+    nkti_input *in = conn->in;
+    uint32_t end = in->mask_at + nkti_lowest_bit(in->mask);
+    uint32_t len = end - in->head;
+    uint8_t ender = in->bytes[end];
+    if (ender == '\n' && len > 0 && in->bytes[end - 1] == '\r') len--;
     if (len > line_max) return NKT_ETOOLONG;
-    line->ptr = (const char *)conn->buf + conn->head;
+    line->ptr = (const char *)in->bytes + in->head;
     line->len = len;
-    conn->buf[conn->head + len] = '\0';
-    conn->mask &= conn->mask - 1;
-    conn->head = end + 1;
+    in->bytes[in->head + len] = '\0';
+    in->mask &= in->mask - 1;
+    in->head = end + 1;
     if (ender == '\r') {
         conn->skip_lf = true;
         nkti_skip_lf(conn);
@@ -9260,19 +9402,19 @@ NKT_API int nkt_conn_read_line(nkt_conn *conn, nkt_str *line) {
     nkti_call call = nkti_call_begin();
     nkti_read_begin(conn, NKTI_PROGRESS_NONE);
     for (;;) {
-        if (conn->mask == 0) nkti_scan(conn);
-        if (conn->mask != 0) {
+        if (conn->in->mask == 0) nkti_scan(conn->in, conn->cr_lines);
+        if (conn->in->mask != 0) {
             conn->read_deadline = NKT_NEVER;
             return nkti_line_take(conn, line, conn->line_max);
         }
         if (nkti_line_is_over(conn)) return nkti_read_too_long(conn);
         int err = nkti_fill(conn, &call);
-        if (err == NKT_EOF && conn->tail > conn->head) {
-            size_t len = conn->tail - conn->head;
+        if (err == NKT_EOF && nkti_unread(conn) > 0) {
+            size_t len = nkti_unread(conn);
             if (len > conn->line_max) return nkti_read_too_long(conn);
-            conn->buf[conn->tail] = '\0';
+            conn->in->bytes[conn->in->tail] = '\0';
             *line = nkti_view(conn, len);
-            nkti_consume(conn, len);
+            nkti_consume(conn->in, len);
             return nkti_read_done(conn);
         }
         if (err < 0) return (int)nkti_read_end(conn, err);
@@ -9284,17 +9426,20 @@ NKT_API int nkt_conn_skip_line(nkt_conn *conn) {
     nkti_read_begin(conn, NKTI_PROGRESS_SKIP_LINE);
     for (;;) {
         nkt_str line;
-        if (conn->mask == 0) nkti_scan(conn);
-        if (conn->mask != 0) {
+        if (conn->in->mask == 0) nkti_scan(conn->in, conn->cr_lines);
+        if (conn->in->mask != 0) {
             nkti_line_take(conn, &line, SIZE_MAX);
             return nkti_read_done(conn);
         }
         // What has no line end goes at once, so that no length of line costs
         // memory.
-        conn->progress += conn->tail - conn->head;
-        nkti_consume(conn, conn->tail - conn->head);
+        size_t unread = nkti_unread(conn);
+        if (unread > 0) {
+            nkti_read_progress(conn->in, NKTI_PROGRESS_SKIP_LINE, conn->in->progress + unread);
+            nkti_consume(conn->in, unread);
+        }
         int err = nkti_fill(conn, &call);
-        if (err == NKT_EOF && conn->progress > 0) return nkti_read_done(conn);
+        if (err == NKT_EOF && conn->in->progress > 0) return nkti_read_done(conn);
         if (err < 0) return (int)nkti_read_end(conn, err);
     }
 }
@@ -9302,26 +9447,27 @@ NKT_API int nkt_conn_skip_line(nkt_conn *conn) {
 // Where the last of the complete lines ends that are there; `head` if there is
 // none. Stops before one that is too long, whose end stays in the mask.
 static uint32_t nkti_lines_end(nkt_conn *conn) {
-    uint32_t at = conn->head;
+    nkti_input *in = conn->in;
+    uint32_t at = in->head;
     for (;;) {
-        if (conn->mask == 0) nkti_scan(conn);
-        if (conn->mask == 0) return at;
-        uint32_t end = conn->mask_at + nkti_lowest_bit(conn->mask);
+        if (in->mask == 0) nkti_scan(in, conn->cr_lines);
+        if (in->mask == 0) return at;
+        uint32_t end = in->mask_at + nkti_lowest_bit(in->mask);
         uint32_t len = end - at;
         if (len > conn->line_max) {
-            bool crlf = conn->buf[end] == '\n' && conn->buf[end - 1] == '\r';
+            bool crlf = in->bytes[end] == '\n' && in->bytes[end - 1] == '\r';
             if (len - crlf > conn->line_max) return at;
         }
-        conn->mask &= conn->mask - 1;
+        in->mask &= in->mask - 1;
         at = end + 1;
-        if (conn->buf[end] == '\n') continue;
-        if (at == conn->tail) {
+        if (in->bytes[end] == '\n') continue;
+        if (at == in->tail) {
             conn->skip_lf = true;
-        } else if (conn->buf[at] == '\n') {
+        } else if (in->bytes[at] == '\n') {
             // It is the next end that is known, or the next byte to be looked
             // at.
-            if (at < conn->scan) conn->mask &= conn->mask - 1;
-            else conn->scan++;
+            if (at < in->scan) in->mask &= in->mask - 1;
+            else in->scan++;
             at++;
         }
     }
@@ -9331,17 +9477,17 @@ NKT_API int nkt_conn_read_lines(nkt_conn *conn, nkt_str *lines) {
     nkti_call call = nkti_call_begin();
     nkti_read_begin(conn, NKTI_PROGRESS_NONE);
     for (;;) {
-        uint32_t len = nkti_lines_end(conn) - conn->head;
+        uint32_t len = nkti_lines_end(conn) - conn->in->head;
         int err = NKT_OK;
         if (len == 0) {
-            if (conn->mask != 0 || nkti_line_is_over(conn)) return nkti_read_too_long(conn);
+            if (conn->in->mask != 0 || nkti_line_is_over(conn)) return nkti_read_too_long(conn);
             err = nkti_fill(conn, &call);
-            if (err == NKT_EOF) len = conn->tail - conn->head;
+            if (err == NKT_EOF) len = (uint32_t)nkti_unread(conn);
             if (err == NKT_EOF && len > conn->line_max) return nkti_read_too_long(conn);
         }
         if (len > 0) {
             *lines = nkti_view(conn, len);
-            nkti_consume(conn, len);
+            nkti_consume(conn->in, len);
             return nkti_read_done(conn);
         }
         if (err < 0) return (int)nkti_read_end(conn, err);
@@ -9390,28 +9536,30 @@ NKT_API int nkt_conn_read_until(nkt_conn *conn, const void *delimiter, size_t le
     nkti_read_begin(conn, NKTI_PROGRESS_UNTIL);
     // How far an earlier call has searched counts for the same delimiter only.
     uint32_t hash = nkti_hash32(pattern, len);
-    if (conn->until_hash != hash) conn->progress = 0;
-    conn->until_hash = hash;
+    if (conn->in->until_hash != hash && conn->in->progress != 0) conn->in->progress = 0;
     for (;;) {
-        size_t unread = conn->tail - conn->head;
-        size_t searched = (size_t)conn->progress;
+        size_t unread = nkti_unread(conn);
+        size_t searched = (size_t)conn->in->progress;
         ptrdiff_t found = unread < len ? -1
-            : nkti_find(conn->buf + conn->head + searched, unread - searched, pattern, len);
+            : nkti_find(conn->in->bytes + conn->in->head + searched, unread - searched, pattern, len);
         if (found >= 0) {
             size_t end = searched + (size_t)found;
             if (end > conn->line_max) return nkti_read_too_long(conn);
             *view = nkti_view(conn, end + len);
-            nkti_consume(conn, end + len);
+            nkti_consume(conn->in, end + len);
             return nkti_read_done(conn);
         }
         // The delimiter can begin at line_max at the latest.
         if (unread >= conn->line_max + len) return nkti_read_too_long(conn);
-        if (unread >= len) conn->progress = unread - len + 1;
+        if (unread >= len) {
+            nkti_read_progress(conn->in, NKTI_PROGRESS_UNTIL, unread - len + 1);
+            conn->in->until_hash = hash;
+        }
         int err = nkti_fill(conn, &call);
-        if (err == NKT_EOF && conn->tail > conn->head) {
+        if (err == NKT_EOF && unread > 0) {
             if (unread > conn->line_max) return nkti_read_too_long(conn);
             *view = nkti_view(conn, unread);
-            nkti_consume(conn, unread);
+            nkti_consume(conn->in, unread);
             return nkti_read_done(conn);
         }
         if (err < 0) return (int)nkti_read_end(conn, err);
@@ -9421,56 +9569,53 @@ NKT_API int nkt_conn_read_until(nkt_conn *conn, const void *delimiter, size_t le
 // --- Going back --------------------------------------------------------------
 
 NKT_API uint64_t nkt_conn_position(const nkt_conn *conn) {
-    return conn->received - (conn->tail - conn->head);
+    return conn->received - nkti_unread(conn);
 }
 
-// Begins anew what is known of line ends, from a `head` that was moved back.
+// Begins anew what is known of line ends, from a `head` that was moved.
 static void nkti_read_moved(nkt_conn *conn) {
-    conn->scan = conn->mask_at = conn->head;
-    conn->mask = 0;
-    conn->progress = 0;
+    nkti_input_rescan(conn->in);
+    conn->in->progress = 0;
     nkti_handle_ready(&conn->handle, NKT_READ);
 }
 
 NKT_API int nkt_conn_seek(nkt_conn *conn, uint64_t position) {
+    nkti_input *in = conn->in;
     uint64_t now = nkt_conn_position(conn);
     if (position >= now) {
-        if (position - now > conn->tail - conn->head) return NKT_EINVAL;
+        if (position - now > nkti_unread(conn)) return NKT_EINVAL;
         if (position == now) return NKT_OK;
         conn->skip_lf = false;
-        conn->progress = 0;
-        nkti_consume(conn, (size_t)(position - now));
+        in->progress = 0;
+        nkti_consume(in, (size_t)(position - now));
         return NKT_OK;
     }
-    if (now - position > conn->head) return NKT_EINVAL;
-    conn->head -= (uint32_t)(now - position);
+    if (now - position > in->head) return NKT_EINVAL;
+    in->head -= (uint32_t)(now - position);
     // A CR before it was the end of a line that has been read.
-    conn->skip_lf = conn->cr_lines && conn->head > 0 && conn->buf[conn->head - 1] == '\r';
+    conn->skip_lf = conn->cr_lines && in->head > 0 && in->bytes[in->head - 1] == '\r';
     nkti_read_moved(conn);
     return NKT_OK;
 }
 
 NKT_API int nkt_conn_unread(nkt_conn *conn, const void *data, size_t len) {
-    nkt_env *env = conn->handle.env;
-    size_t unread = conn->tail - conn->head;
+    size_t unread = nkti_unread(conn);
     if (len > nkt_conn_position(conn) || (data == NULL && len > 0)) return NKT_EINVAL;
     if (len == 0) return NKT_OK;
     if (len > NKT_SIZE_LIMIT - unread) return NKT_ETOOLONG;
-    if (len > conn->head) {
+    if (len > conn->in->head) {
         size_t cap = len + unread < NKTI_LENT_SIZE / 2 ? NKTI_LENT_SIZE : (len + unread) * 2;
         if (cap > NKT_SIZE_LIMIT) cap = (size_t)NKT_SIZE_LIMIT + 1;
-        uint8_t *own = (uint8_t *)nkti_resize(env, NULL, 0, cap);
+        nkti_input *own = nkti_input_own(conn->handle.env, cap, NKTI_INPUT_OWN);
         if (own == NULL) return NKT_ENOMEM;
-        if (unread > 0) memcpy(own + len, conn->buf + conn->head, unread);
-        nkti_buf_free(conn);
-        conn->buf = own;
-        conn->cap = (uint32_t)cap;
-        conn->buf_kind = NKTI_BUF_OWN;
-        conn->head = (uint32_t)len;
-        conn->tail = (uint32_t)(len + unread);
+        own->head = (uint32_t)len;
+        own->tail = (uint32_t)(len + unread);
+        nkti_take(conn->in, own->bytes + len, unread);
+        nkti_input_free(conn);
+        conn->in = own;
     }
-    conn->head -= (uint32_t)len;
-    memcpy(conn->buf + conn->head, data, len);
+    conn->in->head -= (uint32_t)len;
+    memcpy(conn->in->bytes + conn->in->head, data, len);
     conn->skip_lf = false;
     nkti_read_moved(conn);
     return NKT_OK;
@@ -9540,8 +9685,8 @@ static int nkti_pieces_queue(nkt_conn *conn, nkti_pieces *walk, size_t rest) {
 
 static int nkti_write_again(nkt_conn *conn, size_t need) {
     conn->write_need = (uint32_t)need;
-    return nkti_handle_again(&conn->handle, conn->write_timeout_ms, &conn->write_deadline,
-                             &conn->write_told);
+    if (conn->write_deadline == NKT_NEVER) conn->write_told = false;
+    return nkti_handle_again(&conn->handle, conn->write_timeout_ms, &conn->write_deadline);
 }
 
 static int nkti_write_nonblocking(nkt_conn *conn, nkti_pieces *walk, size_t total) {
@@ -9767,7 +9912,7 @@ static int nkti_attempt_open(nkt_conn *conn, nkti_race *race, const nkt_addr *ad
         err = local_len < 0 ? local_len : env->core->bind(env, *fd, &local, (size_t)local_len);
     }
     if (err >= 0) return len;
-    conn->os_error[0] = env->core->last_error(env);
+    conn->os_error[0] = (int16_t)env->core->last_error(env);
     env->core->close(env, *fd);
     return err;
 }
@@ -9812,11 +9957,11 @@ static int nkti_race_start_next(nkt_conn *conn, nkti_race *race, int64_t now, nk
     if (len >= 0) {
         err = env->core->connect(env, fd, &name, (size_t)len);
         if (err < 0 && err != NKT_EAGAIN) {
-            conn->os_error[0] = env->core->last_error(env);
+            conn->os_error[0] = (int16_t)env->core->last_error(env);
             env->core->close(env, fd);
         }
     } else if (conn->os_error[0] == 0) {
-        conn->os_error[0] = env->core->last_error(env);
+        conn->os_error[0] = (int16_t)env->core->last_error(env);
     }
     if (err == NKT_EBUSY) {
         // There is no waiting for a place in its queue: ask again.
@@ -9854,8 +9999,9 @@ static void nkti_race_keep_log(nkt_conn *conn, const nkti_race *race, int err, i
                                                            : NKT_ATTEMPTS_MAX;
     // A connection that lives can be asked for its peer.
     size_t target_size = err < 0 ? strlen(race->target) + 1 : 0;
-    nkti_connect_log *log = (nkti_connect_log *)nkti_alloc(
-        conn->handle.env, nkti_connect_log_size(kept, target_size));
+    nkti_connect_log *log = nkti_handle_extra(&conn->handle) == NULL ? NULL
+        : (nkti_connect_log *)nkti_alloc(conn->handle.env,
+                                         nkti_connect_log_size(kept, target_size));
     if (log == NULL) return;
     log->target_size = (uint32_t)target_size;
     log->err = err;
@@ -9867,7 +10013,7 @@ static void nkti_race_keep_log(nkt_conn *conn, const nkti_race *race, int err, i
     log->kept = kept;
     memcpy(nkti_connect_log_attempts(log), race->log, kept * sizeof race->log[0]);
     memcpy(nkti_connect_log_target(log), race->target, target_size);
-    conn->connect_log = log;
+    conn->handle.extra->log = log;
 }
 
 // The race is over: `fd` has won, or nobody with `err`.
@@ -9885,7 +10031,7 @@ static int nkti_race_end(nkt_conn *conn, nkti_race *race, nkt_fd fd, int err, in
     conn->connecting = false;
     conn->bottom.transport = &nkti_socket_transport;
     conn->bottom.self = (void *)(intptr_t)fd;
-    conn->os_error[0] = err < 0 ? race->os_error : 0;
+    conn->os_error[0] = (int16_t)(err < 0 ? race->os_error : 0);
     nkti_free(conn->handle.env, race, sizeof *race);
     conn->connect_err = (int16_t)err;
     if (err < 0) conn->read_err = conn->write_err = (int16_t)err;
@@ -9907,7 +10053,7 @@ static int nkti_race_check(nkt_conn *conn, nkti_race *race, int64_t now, nkt_fd 
         if (attempt->fd == NKT_NO_FD) continue;
         int err = env->core->connect_result(env, attempt->fd);
         if (err == NKT_EAGAIN) continue;
-        conn->os_error[0] = err < 0 ? env->core->last_error(env) : 0;
+        conn->os_error[0] = (int16_t)(err < 0 ? env->core->last_error(env) : 0);
         nkti_race_note(conn, race, attempt->log_index, err, now);
         if (err == NKT_OK) {
             *winner = attempt->fd;
@@ -10158,7 +10304,7 @@ static void nkti_report_text(nkt_connect_report *report, const char *target) {
 }
 
 NKT_API int nkt_conn_report(nkt_conn *conn, nkt_connect_report *report) {
-    nkti_connect_log *log = conn->connect_log;
+    nkti_connect_log *log = nkti_conn_log(conn);
     if (log == NULL && !conn->connecting) return NKT_ENOTFOUND;
     const char *target = NULL;
     memset(report, 0, sizeof *report);
@@ -10447,21 +10593,21 @@ NKT_API int nkt_conn_read_message(nkt_conn *conn, nkt_str *message) {
     nkti_call call = nkti_call_begin();
     nkti_read_begin(conn, NKTI_PROGRESS_NONE);
     for (;;) {
-        size_t unread = conn->tail - conn->head;
+        size_t unread = nkti_unread(conn);
         if (unread >= NKTI_MESSAGE_HEADER) {
-            const uint8_t *bytes = conn->buf + conn->head;
+            const uint8_t *bytes = conn->in->bytes + conn->in->head;
             uint32_t len = (uint32_t)bytes[0] << 24 | (uint32_t)bytes[1] << 16 |
                            (uint32_t)bytes[2] << 8 | bytes[3];
             if (len > conn->message_max) return nkti_read_too_long(conn);
             if (unread - NKTI_MESSAGE_HEADER >= len) {
-                nkti_consume(conn, NKTI_MESSAGE_HEADER);
+                nkti_consume(conn->in, NKTI_MESSAGE_HEADER);
                 *message = nkti_view(conn, len);
-                nkti_consume(conn, len);
+                nkti_consume(conn->in, len);
                 return nkti_read_done(conn);
             }
         }
         int err = nkti_fill(conn, &call);
-        if (err == NKT_EOF && conn->tail > conn->head) err = NKT_ETRUNCATED;
+        if (err == NKT_EOF && nkti_unread(conn) > 0) err = NKT_ETRUNCATED;
         if (err < 0) return (int)nkti_read_end(conn, err);
     }
 }
@@ -11180,12 +11326,10 @@ struct nkt_udp {
     nkti_udp_batch *batch;
     int64_t deadlines[2];       // nonblocking only; receiving, sending
     int32_t timeouts_ms[2];
-    nkti_waiter *waiters[2];    // under the lock
     uint32_t canceled;          // atomic
-    uint32_t turn;
+    nkti_turn turn;
     int32_t os_error[2];
     nkt_udp_info info;
-    uint8_t receives;
     bool told[2];               // the poller has told of the direction's time-out
     bool send_blocked;          // a send said NKT_EAGAIN, and NKT_WRITE is awaited
     // The socket link.
@@ -11240,9 +11384,7 @@ static void nkti_udp_wake(nkt_udp *udp, bool cancel) {
     nkt_env *env = udp->handle.env;
     nkti_lock(env);
     if (cancel) nkti_atomic_store(&udp->canceled, 1);
-    nkti_waiter_post(env, udp->waiters[0]);
-    nkti_waiter_post(env, udp->waiters[1]);
-    nkti_handle_post(&udp->handle);
+    nkti_handle_rouse(&udp->handle);
     nkti_unlock(env);
 }
 
@@ -12122,16 +12264,16 @@ static int nkti_udp_again(nkt_udp *udp, int direction, int64_t *deadline, bool o
         } else if (!out_of_turn) {
             nkti_handle_spent(&udp->handle, NKT_READ);
         }
-        return nkti_handle_again(&udp->handle, timeout_ms, &udp->deadlines[direction],
-                                 &udp->told[direction]);
+        if (udp->deadlines[direction] == NKT_NEVER) udp->told[direction] = false;
+        return nkti_handle_again(&udp->handle, timeout_ms, &udp->deadlines[direction]);
     }
     int err = nkti_handle_deadline(&udp->handle, timeout_ms, deadline);
     if (err < 0) return err;
     nkti_interest_clear(&interest);
-    err = nkti_wait_begin(env, &udp->waiters[direction], &udp->canceled);
+    err = nkti_wait_begin(env, &udp->handle.at.waiters[direction], &udp->canceled);
     if (err < 0) return err;
     nkti_udp_want(udp, direction == 0 ? NKT_READ : NKT_WRITE, &interest);
-    return nkti_wait_end(env, &udp->waiters[direction], &interest, *deadline);
+    return nkti_wait_end(env, &udp->handle.at.waiters[direction], &interest, *deadline);
 }
 
 // --- Sending -----------------------------------------------------------------
@@ -12313,7 +12455,7 @@ NKT_API ptrdiff_t nkt_udp_broadcast(nkt_udp *udp, const void *data, size_t len, 
 // One try: datagrams from the top link into the list's buffers.
 static int nkti_udp_try(nkt_udp *udp, nkt_datagram *list, int count) {
     if (nkti_atomic_load(&udp->canceled) != 0) return NKT_ECANCELED;
-    if (!nkti_handle_has_turn(&udp->handle, &udp->turn, &udp->receives)) return NKTI_OUT_OF_TURN;
+    if (!nkti_handle_has_turn(&udp->handle, &udp->turn)) return NKTI_OUT_OF_TURN;
     return nkt_udp_link_recv(udp->top, list, count);
 }
 
@@ -12850,7 +12992,7 @@ NKT_API int nkt_udp_pair(const nkt_udp_opts *a_opts, const nkt_udp_opts *b_opts,
         F(nkt_transport, close) F(nkt_transport, local) F(nkt_transport, peer)                \
         F(nkt_transport, descriptor) F(nkt_transport, flush)                                  \
     T(nkt_link) F(nkt_link, transport) F(nkt_link, self) F(nkt_link, below)                   \
-        F(nkt_link, conn) F(nkt_link, held)                                                   \
+        F(nkt_link, conn)                                                   \
     T(nkt_stream_opts) F(nkt_stream_opts, read_timeout_ms)                                    \
         F(nkt_stream_opts, write_timeout_ms) F(nkt_stream_opts, line_max)                     \
         F(nkt_stream_opts, message_max) F(nkt_stream_opts, queue_max)                         \
