@@ -8091,7 +8091,7 @@ NKT_API int nkt_interest_add(nkt_interest *interest, nkt_fd fd, uint32_t events)
     return NKT_OK;
 }
 
-// --- Input that was read before a link was pushed ------------------------------
+// --- Input that was read before a link was pushed ----------------------------
 
 typedef struct nkti_held {
     size_t at, len;
@@ -9060,7 +9060,9 @@ static ptrdiff_t nkti_recv_waiting(nkt_conn *conn, void *buf, size_t cap) {
     nkti_atomic_store(&conn->now.in_recv, 1);
     if (nkti_atomic_load(&conn->canceled) == 0) {
         count = env->core->recv_wait(env, nkti_socket_fd(&conn->bottom), buf, cap);
-        if (count < 0 && count != NKT_EOF) conn->os_error[0] = (int16_t)env->core->last_error(env);
+        if (count < 0 && count != NKT_EOF) {
+            conn->os_error[0] = (int16_t)env->core->last_error(env);
+        }
     }
     nkti_atomic_store(&conn->now.in_recv, 0);
     return count;
