@@ -9542,8 +9542,11 @@ NKT_API int nkt_conn_read_until(nkt_conn *conn, const void *delimiter, size_t le
     for (;;) {
         size_t unread = nkti_unread(conn);
         size_t searched = (size_t)conn->in->progress;
-        ptrdiff_t found = unread < len ? -1
-            : nkti_find(conn->in->bytes + conn->in->head + searched, unread - searched, pattern, len);
+        ptrdiff_t found = -1;
+        if (unread >= len) {
+            found = nkti_find(conn->in->bytes + conn->in->head + searched, unread - searched,
+                              pattern, len);
+        }
         if (found >= 0) {
             size_t end = searched + (size_t)found;
             if (end > conn->line_max) return nkti_read_too_long(conn);
