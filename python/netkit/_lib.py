@@ -146,7 +146,7 @@ class nkt_interest(ctypes.Structure):
 
 class nkt_link(ctypes.Structure):
     _fields_ = [("transport", c_void_p), ("self", c_void_p), ("below", c_void_p),
-                ("conn", c_void_p), ("held", c_void_p)]
+                ("conn", c_void_p)]
 
 
 RECV_FUNC = ctypes.CFUNCTYPE(c_ssize_t, c_void_p, c_void_p, c_size_t)
