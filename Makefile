@@ -12,6 +12,7 @@ PREFIX ?= /usr/local
 DESTDIR ?=
 BUILD ?= build
 PYTHON ?= python3
+SECONDS ?= 30
 
 COMPILE = $(CC) -std=c99 -O2 -Wall -Wextra $(CFLAGS)
 # The tests take their own flags where CFLAGS is empty.
@@ -22,6 +23,9 @@ help:
 	@echo 'make examples   builds examples/*.c, each as its first lines say, into $(BUILD)/'
 	@echo 'make test       the tests that need cc, make and python3, in under a minute'
 	@echo 'make test-all   every test: sanitizers, other compilers, Wine, real servers, lint'
+	@echo 'make fuzz       libFuzzer at each parser and the readers, SECONDS=30 each'
+	@echo 'make analyze    what gcc, clang, clang-tidy and cppcheck say without running it'
+	@echo 'make coverage   which lines and branches of netkit.h the tests run'
 	@echo 'make lint       the rules of the house, checked by a program'
 	@echo 'make split      $(BUILD)/split/netkit.h and netkit.c, for who wants a pair'
 	@echo 'make shared     $(BUILD)/libnetkit.so, for bindings, and its size'
@@ -29,7 +33,7 @@ help:
 	@echo 'make bench-quick    that this works, in seconds; make sizes  what is promised of size'
 	@echo 'make install    netkit.h to $(DESTDIR)$(PREFIX)/include; make uninstall removes it'
 	@echo 'make clean      removes $(BUILD)/'
-	@echo 'Variables: CC CFLAGS LDFLAGS PREFIX DESTDIR BUILD PYTHON'
+	@echo 'Variables: CC CFLAGS LDFLAGS PREFIX DESTDIR BUILD PYTHON SECONDS'
 
 run: $(BUILD)/tour
 	@$(BUILD)/tour
@@ -58,6 +62,15 @@ test:
 
 test-all:
 	@$(ENV) $(PYTHON) tests/run.py --all
+
+fuzz:
+	@$(ENV) $(PYTHON) tests/fuzz/test_fuzz.py $(SECONDS)
+
+analyze:
+	@$(ENV) $(PYTHON) tests/analyze/test_analyze.py
+
+coverage:
+	@$(ENV) $(PYTHON) tests/coverage/test_coverage.py
 
 lint:
 	@$(ENV) $(PYTHON) tests/lint.py
@@ -108,5 +121,5 @@ uninstall:
 clean:
 	rm -rf $(BUILD)
 
-.PHONY: help run examples test test-all lint split shared bench bench-quick sizes install \
-    uninstall clean
+.PHONY: help run examples test test-all fuzz coverage lint split shared bench bench-quick \
+    sizes install uninstall clean

@@ -9390,7 +9390,6 @@ static int nkti_line_take(nkt_conn *conn, nkt_str *line, size_t line_max) {
     if (len > line_max) return NKT_ETOOLONG;
     line->ptr = (const char *)in->bytes + in->head;
     line->len = len;
-    in->bytes[in->head + len] = '\0';
     in->mask &= in->mask - 1;
     in->head = end + 1;
     if (ender == '\r') {
@@ -9407,7 +9406,9 @@ NKT_API int nkt_conn_read_line(nkt_conn *conn, nkt_str *line) {
         if (conn->in->mask == 0) nkti_scan(conn->in, conn->cr_lines);
         if (conn->in->mask != 0) {
             conn->read_deadline = NKT_NEVER;
-            return nkti_line_take(conn, line, conn->line_max);
+            int err = nkti_line_take(conn, line, conn->line_max);
+            if (err >= 0) ((char *)(uintptr_t)line->ptr)[line->len] = '\0';
+            return err;
         }
         if (nkti_line_is_over(conn)) return nkti_read_too_long(conn);
         int err = nkti_fill(conn, &call);

@@ -51,7 +51,7 @@ PROGRAM_LIMIT_S = 60        # times the configuration's `slow`
 class Config:
     """A way to build and run the C programs."""
 
-    def __init__(self, name, cc, flags, suites="unit scenario data", libs="-pthread", slow=1,
+    def __init__(self, name, cc, flags, suites="unit scenario data fuzz", libs="-pthread", slow=1,
                  needs="", wine=False, prefix="", match="", unlike="", in_test=False):
         self.name = name
         self.cc = shlex.split(cc)
@@ -81,14 +81,16 @@ CONFIGS = [
     Config("clang-asan", "clang", WARNINGS + " -Werror -O1 -g " + ASAN, slow=4,
            needs="clang and its compiler-rt"),
     Config("m32", "gcc -m32", WARNINGS + " -Werror -O1 -g", needs="gcc-multilib"),
-    Config("poll", "gcc", WARNINGS + " -O2 -DNETKIT_USE_POLL", needs="gcc"),
+    Config("poll", "gcc", WARNINGS + " -O2 -DNETKIT_USE_POLL", suites="unit scenario data",
+           needs="gcc"),
     Config("no-threads", "gcc", WARNINGS + " -Werror -O1 -DNETKIT_NO_THREADS", suites="unit",
            unlike=r"_threads", needs="gcc"),
     Config("tsan", "gcc", WARNINGS + " -O1 -g -fsanitize=thread", slow=6,
            match=r"_threads|^scenario/|/test_(poller|listen|connect|transport|env|lookup|race)\.c",
            prefix=NO_ASLR, needs="gcc and libtsan"),
     Config("wine", "x86_64-w64-mingw32-gcc", WARNINGS + " -Werror -O1 -g", slow=3,
-           libs="-lws2_32 -liphlpapi", wine=True, needs="mingw-w64 and wine64"),
+           suites="unit scenario data", libs="-lws2_32 -liphlpapi", wine=True,
+           needs="mingw-w64 and wine64"),
 ]
 
 class Step:
@@ -238,7 +240,7 @@ def companions(source):
 
 def has_main(source):
     with open(source, encoding="utf-8") as file:
-        return re.search(r"^int main\(", file.read(), re.M) is not None
+        return re.search(r"^(int main|FUZZ_TARGET)\(", file.read(), re.M) is not None
 
 
 def stamp_of(command, sources):

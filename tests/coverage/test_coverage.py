@@ -1,16 +1,16 @@
 #!/usr/bin/env python3
 """How much of netkit.h the tests run, line by line and branch by branch.
 
-    tests/coverage.py               builds and runs everything, then judges
-    tests/coverage.py --report      judges what the last run left behind
-    tests/coverage.py --list        every branch that was not taken, too
+    tests/coverage/test_coverage.py             builds and runs everything, then judges
+    tests/coverage/test_coverage.py --report    judges what the last run left behind
+    tests/coverage/test_coverage.py --list      every branch that was not taken, too
 
 The C programs are built by gcc with --coverage in several ways, VARIANTS below, because each
 compiles lines that the others leave out; what any of them ran counts. Demanded are all lines of
 netkit.h and LEAST_BRANCHES of its branches. A branch is a way that a condition can go: each
 operand of && and || has two. Code of other systems is not compiled here and not counted.
 
-tests/coverage_exceptions lists what cannot be reached, each with its reason:
+exceptions, beside this file, lists what cannot be reached, each with its reason:
 
     # why it cannot be reached
     function: text of the line
@@ -34,11 +34,12 @@ import subprocess
 import sys
 import time
 
-import run
+sys.path.insert(0, os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
+import run  # noqa: E402
 
 LEAST_BRANCHES = 95.0
 FOLDER = os.path.join(run.BUILD, "coverage")
-EXCEPTIONS = os.path.join(run.ROOT, "tests", "coverage_exceptions")
+EXCEPTIONS = os.path.join(run.ROOT, "tests", "coverage", "exceptions")
 FLAGS = "-std=c99 -O0 -g --coverage -fprofile-abs-path -fprofile-update=atomic"
 
 VARIANTS = [
@@ -63,8 +64,8 @@ def build(variant, source):
     folder = folder_of(variant, source)
     sources = [source] + run.companions(source)
     target = os.path.join(folder, "program")
-    command = (variant.cc + variant.flags + ["-I" + run.ROOT, "-I" + os.path.join(run.ROOT, "tests")]
-               + sources + variant.libs + ["-o", target])
+    command = (variant.cc + variant.flags
+               + ["-I" + run.ROOT, "-I" + os.path.join(run.ROOT, "tests")] + sources + variant.libs + ["-o", target])
     stamp = run.stamp_of(command, sources)
     stamp_path = os.path.join(folder, "stamp")
     if os.path.exists(stamp_path):
@@ -175,7 +176,7 @@ def read_exceptions():
             elif text:
                 function, _, code = text.partition(": ")
                 if not code or not reason:
-                    sys.exit("coverage_exceptions:%d: not a function, a text and a reason" % number)
+                    sys.exit("exceptions:%d: not a function, a text and a reason" % number)
                 entries[(function, code)] = " ".join(reason)
                 after_entry = True
             else:
@@ -222,7 +223,7 @@ def judge(everything):
     for where in unreached:
         complaints.append("never run: " + where)
     for key in sorted(set(exceptions) - used):
-        complaints.append("coverage_exceptions: %s: %s needs no exception" % key)
+        complaints.append("exceptions: %s: %s needs no exception" % key)
     if not counted["lines"]:
         return ["nothing was counted"]
     share = 100.0 * counted["taken"] / max(1, counted["branches"])
