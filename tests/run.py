@@ -93,6 +93,7 @@ CONFIGS = [
            needs="mingw-w64 and wine64"),
 ]
 
+
 class Step:
     """Something else to run: the scripts tests/NAME/test_*.py, each by itself, or one command."""
 
@@ -122,6 +123,7 @@ STEPS = [
     Step("platforms"),
     Step("compile", in_test=True),
     Step("examples", in_test=True),
+    Step("fuzz"),
     Step("interop"),
     Step("lint", "python3 tests/lint.py"),
     Step("bench"),

@@ -65,7 +65,8 @@ def build(variant, source):
     sources = [source] + run.companions(source)
     target = os.path.join(folder, "program")
     command = (variant.cc + variant.flags
-               + ["-I" + run.ROOT, "-I" + os.path.join(run.ROOT, "tests")] + sources + variant.libs + ["-o", target])
+               + ["-I" + run.ROOT, "-I" + os.path.join(run.ROOT, "tests")]
+               + sources + variant.libs + ["-o", target])
     stamp = run.stamp_of(command, sources)
     stamp_path = os.path.join(folder, "stamp")
     if os.path.exists(stamp_path):
