@@ -2240,6 +2240,11 @@ static int64_t nkti_after(int64_t now, int64_t delay_ns) {
     return delay_ns > NKT_NEVER - now ? NKT_NEVER : now + delay_ns;
 }
 
+// The same in milliseconds; fewer than none are no time-out.
+static int64_t nkti_deadline(int64_t now, int64_t timeout_ms) {
+    return timeout_ms < 0 ? NKT_NEVER : nkti_after(now, timeout_ms * NKTI_MS);
+}
+
 static int64_t nkti_min_time(int64_t a, int64_t b) {
     return a < b ? a : b;
 }
@@ -2281,6 +2286,13 @@ static void nkti_text_bytes(nkti_text *text, const char *ptr, size_t len) {
 
 static void nkti_text_str(nkti_text *text, const char *str) {
     nkti_text_bytes(text, str, strlen(str));
+}
+
+// One of many texts that stand one behind the other, each with its NUL. A table
+// of pointers would be larger, and have to be relocated in a shared library.
+static const char *nkti_packed(const char *texts, int index) {
+    while (index-- > 0) texts += strlen(texts) + 1;
+    return texts;
 }
 
 static void nkti_text_number(nkti_text *text, int64_t number) {
@@ -4718,28 +4730,22 @@ NKT_API const char *nkt_version(void) {
 //==============================================================================
 // MARK: @errors - one list of what can go wrong
 //
-// Both tables are made of the one list in the declarations, indexed by the
-// negated number.
+// Both rows of texts are made of the one list in the declarations; the negated
+// number counts them.
 //==============================================================================
 
 NKT_API const char *nkt_strerror(int err) {
-    static const char *const texts[] = {
-#define NKT_X(name, number, text) text,
-        NKT_ERRORS(NKT_X)
+#define NKT_X(name, number, text) text "\0"
+    static const char texts[] = NKT_ERRORS(NKT_X);
 #undef NKT_X
-    };
-    if (err > 0) return texts[0];
-    return err < NKT_ERROR_LAST ? "unknown error" : texts[-err];
+    return err < NKT_ERROR_LAST ? "unknown error" : nkti_packed(texts, -err);
 }
 
 NKT_API const char *nkt_errname(int err) {
-    static const char *const names[] = {
-#define NKT_X(name, number, text) "NKT_" #name,
-        NKT_ERRORS(NKT_X)
+#define NKT_X(name, number, text) "NKT_" #name "\0"
+    static const char names[] = NKT_ERRORS(NKT_X);
 #undef NKT_X
-    };
-    if (err > 0) return names[0];
-    return err < NKT_ERROR_LAST ? "NKT_UNKNOWN" : names[-err];
+    return err < NKT_ERROR_LAST ? "NKT_UNKNOWN" : nkti_packed(names, -err);
 }
 
 // Fills in what was wrong, if anybody wants to know. Returns `err`.
@@ -5944,13 +5950,13 @@ NKT_API nkt_ip_kind nkt_ip_classify(const nkt_ip *ip) {
 }
 
 NKT_API const char *nkt_ip_kind_name(nkt_ip_kind kind) {
-    static const char *const names[] = {
-        "none",         "unspecified", "loopback",      "private",      "shared",
-        "link-local",   "unique-local", "site-local",   "documentation", "benchmarking",
-        "multicast",    "broadcast",   "IPv4-mapped",   "NAT64",        "6to4",
-        "Teredo",       "discard",     "reserved",      "global"};
-    size_t index = (size_t)kind;
-    return index < sizeof names / sizeof names[0] ? names[index] : "none";
+    static const char names[] =
+        "none\0" "unspecified\0" "loopback\0" "private\0" "shared\0" "link-local\0"
+        "unique-local\0" "site-local\0" "documentation\0" "benchmarking\0" "multicast\0"
+        "broadcast\0" "IPv4-mapped\0" "NAT64\0" "6to4\0" "Teredo\0" "discard\0"
+        "reserved\0" "global";
+    bool is_kind = (int)kind >= 0 && (int)kind <= NKT_KIND_GLOBAL;
+    return nkti_packed(names, is_kind ? (int)kind : 0);
 }
 
 NKT_API bool nkt_ip_is_global(const nkt_ip *ip) {
@@ -7269,7 +7275,7 @@ static void nkti_task_notify(void *task) {
 NKT_API int nkt_task_wait(nkt_task *task, int32_t timeout_ms) {
     nkt_env *env = task->handle.env;
     int64_t now = nkti_now(env);
-    int64_t deadline = timeout_ms < 0 ? NKT_NEVER : nkti_after(now, timeout_ms * NKTI_MS);
+    int64_t deadline = nkti_deadline(now, timeout_ms);
     while (!task->ops->has_result(task, now)) {
         nkt_interest interest;
         if (now >= deadline) return NKT_ETIMEDOUT;
@@ -7361,7 +7367,7 @@ NKT_API int nkt_timer_start(const nkt_timer_opts *opts, nkt_task **out) {
     nkti_timer *timer = (nkti_timer *)nkti_alloc(env, sizeof *timer);
     if (timer == NULL) return NKT_ENOMEM;
     nkti_task_init(&timer->task, env, &nkti_timer_ops);
-    timer->next_ns = nkti_after(nkti_now(env), opts->delay_ms * NKTI_MS);
+    timer->next_ns = nkti_deadline(nkti_now(env), opts->delay_ms);
     timer->tell_ns = timer->next_ns;
     timer->repeat_ns = opts->repeat_ms * NKTI_MS;
     nkti_trace(env, timer, "task", "started", NKT_OK, opts->delay_ms);
@@ -7797,11 +7803,11 @@ typedef struct nkti_lookup_task {
     int64_t deadline;
     nkt_ip own;                 // of a host that needs no resolver, IPv4 for localhost
     int own_count;              // answers of that kind that were not fetched
-    int rest_count;             // of an answer that was larger than the room for it
-    nkt_ip rest[NKT_LOOKUP_MAX];
     int fetched;                // addresses, in all
     int failure;                // why a family had none
     bool over;                  // all has been fetched
+    int rest_count;             // of an answer that was larger than the room for it
+    nkt_ip rest[NKT_LOOKUP_MAX];
 } nkti_lookup_task;
 
 static nkti_lookup_task *nkti_lookup_task_of(nkt_task *task) {
@@ -7860,8 +7866,7 @@ NKT_API int nkt_lookup_start(const char *host, const nkt_lookup_opts *opts, nkt_
     nkti_task_init(&self->task, env, &nkti_lookup_task_ops);
     int32_t timeout_ms = opts != NULL && opts->timeout_ms != 0 ? opts->timeout_ms
                                                                : NKTI_LOOKUP_TIMEOUT_MS;
-    self->deadline = timeout_ms < 0 ? NKT_NEVER
-                                    : nkti_after(nkti_now(env), timeout_ms * NKTI_MS);
+    self->deadline = nkti_deadline(nkti_now(env), timeout_ms);
     self->failure = NKT_ENOTFOUND;
     self->own = own;
     self->own_count = own_count;
@@ -7964,9 +7969,10 @@ NKT_API int nkt_lookup(const char *host, const nkt_lookup_opts *opts, nkt_ip *ip
 
 // What a connect has tried, kept for nkt_conn_report.
 typedef struct nkti_connect_log {
+    // As the report begins, up to its attempts.
     int32_t err, os_error, elapsed_ms;
+    int32_t attempt_count;          // addresses in all
     int32_t lookup_err[2], lookup_ms[2];
-    uint32_t tried;                 // addresses in all
     uint32_t kept;                  // how many of them are told below
     uint32_t target_size;           // of the target's text behind them; 0 = none
     // Behind it stand the attempts, then the text.
@@ -9829,7 +9835,7 @@ NKT_API int nkt_conn_shutdown_write(nkt_conn *conn) {
 #define NKTI_TARGET_TEXT_MAX 280            // a host name, brackets and a port
 
 typedef struct nkti_attempt {
-    nkt_fd fd;                      // NKT_NO_FD when it has ended
+    nkt_fd fd;
     uint32_t log_index;
 } nkti_attempt;
 
@@ -9840,24 +9846,24 @@ typedef struct nkti_candidates {
 } nkti_candidates;
 
 typedef struct nkti_race {
-    nkt_connect_opts opts;          // report and interface_name are not used from here
-    char interface_name[64];        // "" = none
-    char path[NKT_UNIX_PATH_MAX + 1];       // "" = candidates are addresses
-    char target[NKTI_TARGET_TEXT_MAX];      // for people
     int64_t start, deadline, next_start;
     int64_t retry_at;               // a Unix-domain listener was busy; 0 = none was
     int64_t ipv6_until;             // how long IPv4 waits for IPv6's answer
     int32_t err, os_error;          // of the attempt that says most
-    nkti_lookup lookup;
     int32_t lookup_err[2];          // as in the report
     int32_t lookup_ms[2];
-    nkti_candidates families[2];    // IPv6, IPv4
-    int last_family;                // an index of the above; -1 = nothing was tried
+    int last_family;                // an index of `families`; -1 = nothing was tried
     uint32_t under_way;
     uint32_t attempt_count;         // that were ever started
     uint16_t port;
+    nkti_lookup lookup;
+    nkti_attempt attempts[NKT_ATTEMPTS_MAX];    // under way, in the order of starting
+    nkt_connect_opts opts;          // report and interface_name are not used from here
+    char interface_name[64];        // "" = none
+    char path[NKT_UNIX_PATH_MAX + 1];       // "" = candidates are addresses
+    char target[NKTI_TARGET_TEXT_MAX];      // for people
     nkt_attempt log[NKT_ATTEMPTS_MAX];
-    nkti_attempt attempts[NKT_ATTEMPTS_MAX];
+    nkti_candidates families[2];    // IPv6, IPv4
 } nkti_race;
 
 static int32_t nkti_race_ms(const nkti_race *race, int64_t now) {
@@ -9978,12 +9984,10 @@ static int nkti_race_start_next(nkt_conn *conn, nkti_race *race, int64_t now, nk
     }
     race->last_family = family;
     if (err == NKT_EAGAIN) {
-        uint32_t slot = 0;
-        while (race->attempts[slot].fd != NKT_NO_FD) slot++;
-        race->attempts[slot].fd = fd;
-        race->attempts[slot].log_index = log_index;
-        race->under_way++;
-        race->next_start = nkti_after(now, race->opts.attempt_delay_ms * NKTI_MS);
+        nkti_attempt *attempt = &race->attempts[race->under_way++];
+        attempt->fd = fd;
+        attempt->log_index = log_index;
+        race->next_start = nkti_deadline(now, race->opts.attempt_delay_ms);
         return err;
     }
     nkti_race_note(conn, race, log_index, err, now);
@@ -9992,11 +9996,19 @@ static int nkti_race_start_next(nkt_conn *conn, nkti_race *race, int64_t now, nk
     return err;
 }
 
-static void nkti_attempt_close(nkt_conn *conn, nkti_race *race, nkti_attempt *attempt) {
-    nkti_handle_unwatch(&conn->handle, attempt->fd);
-    conn->handle.env->core->close(conn->handle.env, attempt->fd);
-    attempt->fd = NKT_NO_FD;
+// Takes one out of those under way; the others stay in order.
+static nkt_fd nkti_attempt_remove(nkti_race *race, uint32_t index) {
+    nkti_attempt *attempt = &race->attempts[index];
+    nkt_fd fd = attempt->fd;
     race->under_way--;
+    memmove(attempt, attempt + 1, (race->under_way - index) * sizeof *attempt);
+    return fd;
+}
+
+static void nkti_attempt_close(nkt_conn *conn, nkti_race *race, uint32_t index) {
+    nkt_fd fd = nkti_attempt_remove(race, index);
+    nkti_handle_unwatch(&conn->handle, fd);
+    conn->handle.env->core->close(conn->handle.env, fd);
 }
 
 // Keeps what was tried, as far as there is memory for it.
@@ -10013,7 +10025,7 @@ static void nkti_race_keep_log(nkt_conn *conn, const nkti_race *race, int err, i
     log->err = err;
     log->os_error = err < 0 ? race->os_error : 0;
     log->elapsed_ms = nkti_race_ms(race, now);
-    log->tried = race->attempt_count;
+    log->attempt_count = (int32_t)race->attempt_count;
     memcpy(log->lookup_err, race->lookup_err, sizeof log->lookup_err);
     memcpy(log->lookup_ms, race->lookup_ms, sizeof log->lookup_ms);
     log->kept = kept;
@@ -10024,13 +10036,11 @@ static void nkti_race_keep_log(nkt_conn *conn, const nkti_race *race, int err, i
 
 // The race is over: `fd` has won, or nobody with `err`.
 static int nkti_race_end(nkt_conn *conn, nkti_race *race, nkt_fd fd, int err, int64_t now) {
-    for (int i = 0; i < NKT_ATTEMPTS_MAX; i++) {
-        nkti_attempt *attempt = &race->attempts[i];
-        if (attempt->fd == NKT_NO_FD) continue;
+    while (race->under_way > 0) {
         conn->os_error[0] = 0;
-        nkti_race_note(conn, race, attempt->log_index, err < 0 ? NKT_ETIMEDOUT : NKT_ECANCELED,
-                       now);
-        nkti_attempt_close(conn, race, attempt);
+        nkti_race_note(conn, race, race->attempts[0].log_index,
+                       err < 0 ? NKT_ETIMEDOUT : NKT_ECANCELED, now);
+        nkti_attempt_close(conn, race, 0);
     }
     nkti_lookup_cancel(&race->lookup, &conn->handle);
     nkti_race_keep_log(conn, race, err, now);
@@ -10054,21 +10064,21 @@ static int nkti_race_end(nkt_conn *conn, nkti_race *race, nkt_fd fd, int err, in
 static int nkti_race_check(nkt_conn *conn, nkti_race *race, int64_t now, nkt_fd *winner,
                            bool *failed) {
     nkt_env *env = conn->handle.env;
-    for (int i = 0; i < NKT_ATTEMPTS_MAX; i++) {
-        nkti_attempt *attempt = &race->attempts[i];
-        if (attempt->fd == NKT_NO_FD) continue;
-        int err = env->core->connect_result(env, attempt->fd);
-        if (err == NKT_EAGAIN) continue;
+    for (uint32_t i = 0; i < race->under_way;) {
+        nkti_attempt attempt = race->attempts[i];
+        int err = env->core->connect_result(env, attempt.fd);
+        if (err == NKT_EAGAIN) {
+            i++;
+            continue;
+        }
         conn->os_error[0] = (int16_t)(err < 0 ? env->core->last_error(env) : 0);
-        nkti_race_note(conn, race, attempt->log_index, err, now);
+        nkti_race_note(conn, race, attempt.log_index, err, now);
         if (err == NKT_OK) {
-            *winner = attempt->fd;
-            attempt->fd = NKT_NO_FD;
-            race->under_way--;
+            *winner = nkti_attempt_remove(race, i);
             return NKT_OK;
         }
-        nkti_conn_trace_failure(conn, "attempt failed", err, 0, attempt->log_index);
-        nkti_attempt_close(conn, race, attempt);
+        nkti_conn_trace_failure(conn, "attempt failed", err, 0, attempt.log_index);
+        nkti_attempt_close(conn, race, i);
         *failed = true;
     }
     return NKT_EAGAIN;
@@ -10118,7 +10128,7 @@ static void nkti_race_answers(nkt_conn *conn, nkti_race *race, int64_t now) {
     if (race->ipv6_until != NKT_NEVER || race->families[1].count == 0) return;
     race->ipv6_until = now;
     if (race->lookup_err[0] == NKT_EAGAIN && nkti_has_ipv6_route(conn->handle.env)) {
-        race->ipv6_until = nkti_after(now, race->opts.resolution_delay_ms * NKTI_MS);
+        race->ipv6_until = nkti_deadline(now, race->opts.resolution_delay_ms);
     }
 }
 
@@ -10219,8 +10229,7 @@ static void nkti_race_watch(nkt_link *link, uint32_t want, nkt_interest *out) {
         int64_t start = race->attempt_count > 0 ? race->next_start : race->ipv6_until;
         out->deadline_ns = nkti_min_time(out->deadline_ns, start);
     }
-    for (int i = 0; i < NKT_ATTEMPTS_MAX; i++) {
-        if (race->attempts[i].fd == NKT_NO_FD) continue;
+    for (uint32_t i = 0; i < race->under_way; i++) {
         nkt_interest_add(out, race->attempts[i].fd, NKT_WRITE);
     }
     if (NKTI_CONNECT_RECHECK && race->under_way > 0) {
@@ -10234,9 +10243,7 @@ static void nkti_race_close(nkt_link *link, bool abort) {
     nkti_race *race = (nkti_race *)link->self;
     (void)abort;
     nkti_lookup_cancel(&race->lookup, &conn->handle);
-    for (int i = 0; i < NKT_ATTEMPTS_MAX; i++) {
-        if (race->attempts[i].fd != NKT_NO_FD) nkti_attempt_close(conn, race, &race->attempts[i]);
-    }
+    while (race->under_way > 0) nkti_attempt_close(conn, race, 0);
     nkti_free(conn->handle.env, race, sizeof *race);
 }
 
@@ -10325,12 +10332,7 @@ NKT_API int nkt_conn_report(nkt_conn *conn, nkt_connect_report *report) {
         memcpy(report->attempts, race->log, sizeof report->attempts);
     } else {
         if (log->target_size > 0) target = nkti_connect_log_target(log);
-        report->err = log->err;
-        report->os_error = log->os_error;
-        report->elapsed_ms = log->elapsed_ms;
-        report->attempt_count = (int32_t)log->tried;
-        memcpy(report->lookup_err, log->lookup_err, sizeof report->lookup_err);
-        memcpy(report->lookup_ms, log->lookup_ms, sizeof report->lookup_ms);
+        memcpy(report, log, offsetof(nkt_connect_report, attempts));
         memcpy(report->attempts, nkti_connect_log_attempts(log),
                log->kept * sizeof report->attempts[0]);
     }
@@ -10354,7 +10356,7 @@ static nkti_race *nkti_race_new(nkt_env *env, const nkt_connect_opts *opts,
     race->start = race->next_start = nkti_now(env);
     int32_t timeout_ms = race->opts.timeout_ms;
     if (timeout_ms == 0) timeout_ms = NKTI_CONNECT_TIMEOUT_MS;
-    race->deadline = timeout_ms < 0 ? NKT_NEVER : nkti_after(race->start, timeout_ms * NKTI_MS);
+    race->deadline = nkti_deadline(race->start, timeout_ms);
     if (race->opts.attempt_delay_ms <= 0) race->opts.attempt_delay_ms = NKTI_ATTEMPT_DELAY_MS;
     if (race->opts.resolution_delay_ms <= 0) {
         race->opts.resolution_delay_ms = NKTI_RESOLUTION_DELAY_MS;
@@ -10370,7 +10372,6 @@ static nkti_race *nkti_race_new(nkt_env *env, const nkt_connect_opts *opts,
     if (opts != NULL && opts->interface_name != NULL) {
         memcpy(race->interface_name, opts->interface_name, strlen(opts->interface_name) + 1);
     }
-    for (int i = 0; i < NKT_ATTEMPTS_MAX; i++) race->attempts[i].fd = NKT_NO_FD;
     return race;
 }
 
@@ -10535,11 +10536,7 @@ NKT_API int nkt_connect_finish(nkt_conn *conn) {
 }
 
 NKT_API int nkt_connect_wait(nkt_conn *conn, int32_t timeout_ms) {
-    int64_t deadline = NKT_NEVER;
-    if (timeout_ms >= 0) {
-        deadline = nkti_after(nkti_now(conn->handle.env), timeout_ms * NKTI_MS);
-    }
-    return nkti_connect_await(conn, deadline);
+    return nkti_connect_await(conn, nkti_deadline(nkti_now(conn->handle.env), timeout_ms));
 }
 
 // What nkt_connect and nkt_connect_addr do after the beginning.
@@ -11191,7 +11188,7 @@ static int nkti_accept_again(nkt_listener *listener, int err) {
     if (err != NKT_EAGAIN || listener->accept_timeout_ms <= 0) return err;
     int64_t now = nkti_now(handle->env);
     if (listener->accept_deadline == NKT_NEVER) {
-        listener->accept_deadline = nkti_after(now, listener->accept_timeout_ms * NKTI_MS);
+        listener->accept_deadline = nkti_deadline(now, listener->accept_timeout_ms);
     }
     if (now >= listener->accept_deadline) {
         listener->accept_deadline = NKT_NEVER;
@@ -11216,7 +11213,7 @@ NKT_API int nkt_accept(nkt_listener *listener, nkt_conn **out) {
         int64_t now = nkti_now(env);
         if (deadline == 0) {
             int32_t timeout_ms = listener->accept_timeout_ms;
-            deadline = timeout_ms <= 0 ? NKT_NEVER : nkti_after(now, timeout_ms * NKTI_MS);
+            deadline = nkti_deadline(now, timeout_ms > 0 ? timeout_ms : -1);
         }
         if (now >= deadline) return NKT_ETIMEDOUT;
         nkt_interest interest;
