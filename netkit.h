@@ -7413,6 +7413,13 @@ NKT_API int nkt_timer_finish(nkt_task *task) {
 // the source that a socket does not tell; the kernel avoids such sources where
 // it has others. Rule 9 is not applied to IPv4, where it would undo the
 // balancing of servers by rotating answers.
+//
+// No rule needs both addresses at once, so each gets a rank, in which the rules
+// stand from the highest bits down, and the smaller rank goes first:
+//
+//      20        19       18       12..17      8..11        0..6
+//     no route  scope    label    precedence  scope of     bits that are
+//               differs  differs  left of 63  destination  not in common
 //==============================================================================
 
 // What the system says of one end. A dual-stack socket's IPv4 peers come as
@@ -7433,7 +7440,7 @@ static int nkti_fd_name(nkt_env *env, nkt_fd fd, bool peer, nkt_addr *addr) {
 
 typedef struct nkti_candidate {
     nkt_addr addr;
-    nkt_ip source;              // no address: there is no route
+    uint32_t rank;
 } nkti_candidate;
 
 typedef struct nkti_policy {
@@ -7487,57 +7494,46 @@ static int nkti_unicast_scope(const nkt_ip *ip) {
     return b[0] == 0xfe && (b[1] & 0xc0) == 0xc0 ? 5 : 14;
 }
 
-// Below zero if `a` goes first, above if `b` does, 0 if the order stays.
-static int nkti_candidate_compare(const nkti_candidate *a, const nkti_candidate *b) {
-    const nkt_ip *da = &a->addr.ip, *db = &b->addr.ip;
-    bool usable_a = a->source.family != 0, usable_b = b->source.family != 0;
-    if (usable_a != usable_b) return usable_a ? -1 : 1;
-    const nkti_policy *policy_a = nkti_policy_of(da), *policy_b = nkti_policy_of(db);
-    int scope_a = nkti_unicast_scope(da), scope_b = nkti_unicast_scope(db);
-    if (usable_a) {
-        bool same_a = scope_a == nkti_unicast_scope(&a->source);
-        bool same_b = scope_b == nkti_unicast_scope(&b->source);
-        if (same_a != same_b) return same_a ? -1 : 1;
-        bool label_a = policy_a->label == nkti_policy_of(&a->source)->label;
-        bool label_b = policy_b->label == nkti_policy_of(&b->source)->label;
-        if (label_a != label_b) return label_a ? -1 : 1;
-    }
-    if (policy_a->precedence != policy_b->precedence) {
-        return policy_a->precedence > policy_b->precedence ? -1 : 1;
-    }
-    if (scope_a != scope_b) return scope_a < scope_b ? -1 : 1;
-    if (usable_a && da->family == NKT_IPV6 && db->family == NKT_IPV6) {
-        // Interface identifiers do not count (section 2.2).
-        int bits_a = nkti_common_bits(da->bytes, a->source.bytes, NKTI_PREFIX_BITS);
-        int bits_b = nkti_common_bits(db->bytes, b->source.bytes, NKTI_PREFIX_BITS);
-        if (bits_a != bits_b) return bits_a > bits_b ? -1 : 1;
-    }
-    return 0;
+#define NKTI_RANK_NO_ROUTE (UINT32_C(1) << 20)
+
+// `source` is no address if there is no route.
+static uint32_t nkti_rank(const nkt_ip *ip, const nkt_ip *source) {
+    const nkti_policy *policy = nkti_policy_of(ip);
+    int scope = nkti_unicast_scope(ip);
+    uint32_t rank = (uint32_t)(63 - policy->precedence) << 12 | (uint32_t)scope << 8;
+    if (source->family == 0) return rank | NKTI_RANK_NO_ROUTE;
+    if (nkti_unicast_scope(source) != scope) rank |= UINT32_C(1) << 19;
+    if (nkti_policy_of(source)->label != policy->label) rank |= UINT32_C(1) << 18;
+    if (ip->family != NKT_IPV6 || source->family != NKT_IPV6) return rank;
+    // Interface identifiers do not count (section 2.2).
+    int common = nkti_common_bits(ip->bytes, source->bytes, NKTI_PREFIX_BITS);
+    return rank | (uint32_t)(NKTI_PREFIX_BITS - common);
 }
 
 // Puts one behind all that go before it; what is equal stays in order.
 static void nkti_candidate_insert(nkti_candidate *sorted, uint32_t count,
                                   const nkti_candidate *one) {
     uint32_t at = count;
-    while (at > 0 && nkti_candidate_compare(one, &sorted[at - 1]) < 0) {
+    while (at > 0 && one->rank < sorted[at - 1].rank) {
         sorted[at] = sorted[at - 1];
         at--;
     }
     sorted[at] = *one;
 }
 
-// The source address the system would use. Nothing is sent.
-static void nkti_candidate_source(nkt_env *env, nkti_candidate *candidate) {
+// The source address the system would use; no address if there is no route.
+// Nothing is sent.
+static nkt_ip nkti_source_of(nkt_env *env, const nkt_ip *ip, uint16_t port) {
     union { uint64_t align; char room[NKT_SOCKADDR_MAX]; } name;
-    nkt_addr probe = candidate->addr, local;
+    nkt_addr probe = nkt_addr_make(ip, port != 0 ? port : 9);   // some systems refuse port 0
+    nkt_addr local;
     nkt_fd fd = NKT_NO_FD;
-    memset(&candidate->source, 0, sizeof candidate->source);
-    if (probe.port == 0) probe.port = 9;        // some systems refuse port 0
     int len = nkt_addr_to_sockaddr(&probe, &name, sizeof name);
-    if (len < 0 || env->core->open(env, probe.ip.family, 2, &fd) < 0) return;
-    if (env->core->connect(env, fd, &name, (size_t)len) >= 0 &&
-        nkti_fd_name(env, fd, false, &local) >= 0) candidate->source = local.ip;
+    if (len < 0 || env->core->open(env, ip->family, 2, &fd) < 0) return nkt_ip_any(0);
+    int err = env->core->connect(env, fd, &name, (size_t)len);
+    if (err >= 0) err = nkti_fd_name(env, fd, false, &local);
     env->core->close(env, fd);
+    return err < 0 ? nkt_ip_any(0) : local.ip;
 }
 
 // As nkt_ip_sort, for what both families' answers are together.
@@ -7546,10 +7542,11 @@ static int nkti_ip_sort(nkt_env *env, nkt_ip *ips, int count) {
     int usable = 0;
     for (int i = 0; i < count; i++) {
         nkti_candidate one;
+        nkt_ip source = nkti_source_of(env, &ips[i], 0);
         one.addr = nkt_addr_make(&ips[i], 0);
-        nkti_candidate_source(env, &one);
+        one.rank = nkti_rank(&ips[i], &source);
         nkti_candidate_insert(sorted, (uint32_t)i, &one);
-        if (one.source.family != 0) usable++;
+        if (one.rank < NKTI_RANK_NO_ROUTE) usable++;
     }
     for (int i = 0; i < count; i++) ips[i] = sorted[i].addr.ip;
     return usable;
@@ -9898,34 +9895,29 @@ static void nkti_race_note(nkt_conn *conn, nkti_race *race, uint32_t log_index, 
     }
 }
 
-// Opens and sets up one attempt's socket, and says where it is to connect.
-static int nkti_attempt_open(nkt_conn *conn, nkti_race *race, const nkt_addr *addr, void *name,
-                             size_t cap, nkt_fd *fd) {
+// Opens and sets up one attempt's socket and begins to connect it. NKT_OK if it
+// has connected at once, NKT_EAGAIN if it is under way; else it is closed.
+static int nkti_attempt_start(nkt_conn *conn, const nkti_race *race, const nkt_addr *addr,
+                              nkt_fd *fd) {
     nkt_env *env = conn->handle.env;
+    union { uint64_t align; nkti_unix_addr path; char room[NKT_SOCKADDR_MAX]; } name, local;
     int family = race->path[0] != '\0' ? (int)NKT_UNIX : addr->ip.family;
-    int len;
-    if (family == NKT_UNIX) {
-        nkti_unix_addr unix_addr;
-        len = nkti_unix_to_sockaddr(race->path, &unix_addr);
-        if (len > 0) memcpy(name, &unix_addr, sizeof unix_addr);
-    } else {
-        len = nkt_addr_to_sockaddr(addr, name, cap);
-    }
+    int len = family == NKT_UNIX ? nkti_unix_to_sockaddr(race->path, &name.path)
+                                 : nkt_addr_to_sockaddr(addr, &name, sizeof name);
     if (len < 0) return len;
     int err = env->core->open(env, family, 1, fd);
-    if (err < 0) return err;
-    if (family != NKT_UNIX) nkti_stream_apply(env, *fd, &race->opts.stream);
-    if (race->interface_name[0] != '\0') {
+    if (err >= 0 && family != NKT_UNIX) nkti_stream_apply(env, *fd, &race->opts.stream);
+    if (err >= 0 && race->interface_name[0] != '\0') {
         err = env->core->bind_interface(env, *fd, race->interface_name, family);
     }
     if (err >= 0 && race->opts.local.ip.family != 0) {
-        union { uint64_t align; char room[NKT_SOCKADDR_MAX]; } local;
-        int local_len = nkt_addr_to_sockaddr(&race->opts.local, &local, sizeof local);
-        err = local_len < 0 ? local_len : env->core->bind(env, *fd, &local, (size_t)local_len);
+        err = nkt_addr_to_sockaddr(&race->opts.local, &local, sizeof local);
+        if (err >= 0) err = env->core->bind(env, *fd, &local, (size_t)err);
     }
-    if (err >= 0) return len;
+    if (err >= 0) err = env->core->connect(env, *fd, &name, (size_t)len);
+    if (err >= 0 || err == NKT_EAGAIN) return err;
     conn->os_error[0] = (int16_t)env->core->last_error(env);
-    env->core->close(env, *fd);
+    if (*fd != NKT_NO_FD) env->core->close(env, *fd);
     return err;
 }
 
@@ -9941,14 +9933,12 @@ static int nkti_race_pick(const nkti_race *race) {
     if (ipv6->next == ipv6->count) return 1;
     if (ipv4->next == ipv4->count) return 0;
     if (race->last_family >= 0) return !race->last_family;
-    return nkti_candidate_compare(&ipv6->list[ipv6->next], &ipv4->list[ipv4->next]) > 0;
+    return ipv6->list[ipv6->next].rank > ipv4->list[ipv4->next].rank;
 }
 
 // Starts the next candidate. NKT_OK if it has connected at once, NKT_EAGAIN if
 // it is under way, or why it failed, which is noted.
 static int nkti_race_start_next(nkt_conn *conn, nkti_race *race, int64_t now, nkt_fd *winner) {
-    nkt_env *env = conn->handle.env;
-    union { uint64_t align; char room[NKT_SOCKADDR_MAX]; } name;
     int family = nkti_race_pick(race);
     nkti_candidates *from = &race->families[family];
     const nkt_addr *addr = &from->list[from->next++].addr;
@@ -9964,17 +9954,7 @@ static int nkti_race_start_next(nkt_conn *conn, nkti_race *race, int64_t now, nk
     }
     nkti_conn_trace(conn, "attempt", NKT_OK, log_index);
     conn->os_error[0] = 0;
-    int len = nkti_attempt_open(conn, race, addr, &name, sizeof name, &fd);
-    int err = len;
-    if (len >= 0) {
-        err = env->core->connect(env, fd, &name, (size_t)len);
-        if (err < 0 && err != NKT_EAGAIN) {
-            conn->os_error[0] = (int16_t)env->core->last_error(env);
-            env->core->close(env, fd);
-        }
-    } else if (conn->os_error[0] == 0) {
-        conn->os_error[0] = (int16_t)env->core->last_error(env);
-    }
+    int err = nkti_attempt_start(conn, race, addr, &fd);
     if (err == NKT_EBUSY) {
         // There is no waiting for a place in its queue: ask again.
         from->next--;
@@ -10094,9 +10074,10 @@ static void nkti_race_add(nkt_conn *conn, nkti_race *race, int family, const nkt
         uint32_t k = 0;
         while (k < to->count && !nkt_ip_equal(&to->list[k].addr.ip, &ips[i])) k++;
         if (k < to->count) continue;
+        nkt_ip source = race->lookup_err[family] == NKT_EOF ? ips[i]
+                      : nkti_source_of(conn->handle.env, &ips[i], race->port);
         one.addr = nkt_addr_make(&ips[i], race->port);
-        one.source = ips[i];
-        if (race->lookup_err[family] != NKT_EOF) nkti_candidate_source(conn->handle.env, &one);
+        one.rank = nkti_rank(&ips[i], &source);
         nkti_candidate_insert(to->list + to->next, to->count - to->next, &one);
         to->count++;
     }
@@ -10106,11 +10087,8 @@ static void nkti_race_add(nkt_conn *conn, nkti_race *race, int family, const nkt
 // for documentation.
 static bool nkti_has_ipv6_route(nkt_env *env) {
     static const uint8_t documentation[16] = { 0x20, 0x01, 0x0d, 0xb8 };
-    nkti_candidate probe;
     nkt_ip ip = nkt_ip_from_bytes(documentation, sizeof documentation);
-    probe.addr = nkt_addr_make(&ip, 0);
-    nkti_candidate_source(env, &probe);
-    return probe.source.family != 0;
+    return nkti_source_of(env, &ip, 0).family != 0;
 }
 
 // Takes the answers that have come. IPv4's, if they are first, wait a moment
