@@ -258,8 +258,12 @@ class ConnectionBase:
         """Back from text to bytes, as many as lines() has not handed out."""
         assert front.decoded is not None
         data, lines, count = front.decoded
+        left = lines.__length_hint__()
+        if left == 0:
+            self._front = front = front_of(b"", front.end)
+            return front
         rest = BytesIO(data)
-        for _ in range(count - lines.__length_hint__()):
+        for _ in range(count - left):
             rest.readline()
         self._front = front = front_of(rest.read(), front.end)
         # The iterator of lines() must not go on with what is given back.
@@ -331,7 +335,8 @@ class ConnectionBase:
             # Lines before a bad one are handed out before it is told.
             data = self._good_lines(data, encoding, errors, front)
             made = data.decode(encoding, errors)
-        lines = made.replace("\r\n", "\n").split("\n")
+        # Looking for one character is ten times as fast as looking for two.
+        lines = (made.replace("\r\n", "\n") if "\r" in made else made).split("\n")
         if not lines[-1]:
             lines.pop()
         iterator = iter(lines)
