@@ -292,8 +292,10 @@ class ConnectionBase:
 
     def _consume(self, count: int) -> None:
         """Takes bytes of what _some_once has shown."""
+        # With cr_lines C may have left out an LF before them.
+        start = quick.nkt_conn_position(self._handle) if self._cr_lines else self._front.end
         self._dirty = True
-        self._front = front_of(b"", self._front.end + count)
+        self._front = front_of(b"", start + count)
 
     # --- Operations ---------------------------------------------------------------
 
@@ -432,7 +434,7 @@ class ConnectionBase:
         def once() -> int:
             count: int = self._functions.nkt_conn_read(self._handle, byref(place), view.nbytes)
             if count > 0:
-                self._front = front_of(b"", self._front.end + count)
+                self._moved()
             return count
 
         count = yield once
@@ -481,7 +483,10 @@ class ConnectionBase:
     def _taken(self, count: int, before: int = 0) -> bytes:
         """What C has shown and consumed, with `before` bytes that are not shown."""
         data: bytes = self._view_ptr[:count]
-        self._front = front_of(b"", self._front.end + before + count)
+        end = self._front.end + before + count
+        if self._cr_lines:
+            end = quick.nkt_conn_position(self._handle)
+        self._front = front_of(b"", end)
         self._dirty = False
         return data
 

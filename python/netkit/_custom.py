@@ -13,9 +13,10 @@ from ._errors import ERRNO
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from typing import Any, Dict, Optional
+    from typing import Any, Dict, List, Optional
 
 _CODES: Dict[int, int] = {number: code for code, number in ERRNO.items()}
+_GATHER_MAX = 65536     # bytes that are joined for one send
 # Those that are under way, by the number that stands for them in C.
 _alive: Dict[int, Custom] = {}
 
@@ -98,13 +99,16 @@ def _do_send(link: int, pieces: int, count: int) -> int:
     custom = _of(link)
     try:
         array = ctypes.cast(pieces, ctypes.POINTER(_lib.nkt_str))
+        # Many small pieces are one call, a large one is not copied twice.
+        some: List[bytes] = []
+        total = 0
         for i in range(count):
-            if array[i].len:
-                data = ctypes.string_at(array[i].ptr, array[i].len)
-                sent = custom.target.send(data)
+            if some and total + array[i].len > _GATHER_MAX:
                 break
-        else:
-            return 0
+            some.append(ctypes.string_at(array[i].ptr, array[i].len))
+            total += array[i].len
+        data = some[0] if len(some) == 1 else b"".join(some)
+        sent = custom.target.send(data)
         if not sent:
             return _not_now(custom, _lib.WRITE)
         if not 0 < sent <= len(data):

@@ -1,0 +1,94 @@
+"""What the Python tests share: the library they use, and how they end.
+
+    import nkt_python
+    nkt_python.use_netkit()
+    ...
+    if __name__ == "__main__":
+        nkt_python.main()
+
+use_netkit() builds the shared library of this checkout, if it is not there, and puts the package
+on the path. NETKIT_LIBRARY, where it is set, is taken as it is.
+"""
+
+import hashlib
+import os
+import shlex
+import subprocess
+import sys
+import tempfile
+import unittest
+
+HERE = os.path.dirname(os.path.abspath(__file__))
+ROOT = os.path.dirname(os.path.dirname(HERE))
+BUILD = os.path.abspath(os.path.join(ROOT, os.environ.get("BUILD") or "build"))
+EVERYTHING = os.environ.get("NKT_TEST_ALL") == "1"
+
+
+def library():
+    """The path of the shared library, built with CC, CFLAGS and LDFLAGS as they are now."""
+    command = (shlex.split(os.environ.get("CC") or "cc") + ["-std=c99", "-O2"]
+               + shlex.split(os.environ.get("CFLAGS") or "")
+               + ["-fPIC", "-fvisibility=hidden", "-DNETKIT_SHARED", "-I", ROOT, "-x", "c", "-",
+                  "-shared"] + shlex.split(os.environ.get("LDFLAGS") or "") + ["-pthread"])
+    with open(os.path.join(ROOT, "netkit.h"), "rb") as file:
+        stamp = hashlib.sha256(file.read() + repr(command).encode()).hexdigest()[:16]
+    folder = os.path.join(BUILD, "tests", "python")
+    path = os.path.join(folder, "libnetkit-%s.so" % stamp)
+    if not os.path.exists(path):
+        os.makedirs(folder, exist_ok=True)
+        # Made beside and moved into place: several tests begin at the same time.
+        handle, fresh = tempfile.mkstemp(dir=folder)
+        os.close(handle)
+        subprocess.run(command + ["-o", fresh], check=True,
+                       input=b'#define NETKIT_IMPLEMENTATION\n#include "netkit.h"\n')
+        os.replace(fresh, path)
+    return path
+
+
+def use_netkit():
+    """Makes `import netkit` give the package of this checkout."""
+    if not os.environ.get("NETKIT_LIBRARY"):
+        os.environ["NETKIT_LIBRARY"] = library()
+    package = os.path.join(ROOT, "python")
+    sys.path[:0] = [package]
+    paths = [package] + [path for path in os.environ.get("PYTHONPATH", "").split(os.pathsep)
+                         if path]
+    os.environ["PYTHONPATH"] = os.pathsep.join(paths)
+
+
+def python(code, *arguments, want=0, env=None, timeout=60):
+    """What a Python program of its own prints, and what it says; it ends with status `want`."""
+    done = subprocess.run([sys.executable, "-c", code] + list(arguments), stdin=subprocess.DEVNULL,
+                          stdout=subprocess.PIPE, stderr=subprocess.PIPE, timeout=timeout,
+                          env=env, check=False)
+    out, err = done.stdout.decode(), done.stderr.decode()
+    if done.returncode != want:
+        raise AssertionError("ended with %d:\n%s\n%s" % (done.returncode, out, err))
+    return out, err
+
+
+class _Result(unittest.TextTestResult):
+    """Counts subtests as tests of their own."""
+
+    def __init__(self, *args, **kwargs):
+        super().__init__(*args, **kwargs)
+        self.parts = 0
+
+    def addSubTest(self, test, subtest, err):
+        super().addSubTest(test, subtest, err)
+        self.parts += 1
+
+
+def main():
+    """Runs the tests of the calling file and ends with the line that tests/run.py reads."""
+    suite = unittest.defaultTestLoader.loadTestsFromModule(sys.modules["__main__"])
+    runner = unittest.TextTestRunner(stream=sys.stdout, resultclass=_Result, verbosity=1)
+    result = runner.run(suite)
+    failed = len(result.failures) + len(result.errors) + len(result.unexpectedSuccesses)
+    skipped = len(result.skipped)
+    for test, why in result.skipped:
+        print("skipped %s: %s" % (test, why))
+    passed = max(0, result.testsRun + result.parts - failed - skipped)
+    more = ", %d skipped" % skipped if skipped else ""
+    print("%d passed, %d failed%s" % (passed, failed, more))
+    sys.exit(1 if failed or passed + failed + skipped == 0 else 0)

@@ -1,0 +1,365 @@
+#!/usr/bin/env python3
+"""Signals, threads, forks, the end of the interpreter: what happens around a call that waits."""
+
+import _thread
+import ctypes
+import gc
+import os
+import random
+import signal
+import socket
+import sys
+import threading
+import time
+import unittest
+import warnings
+
+import nkt_python
+
+nkt_python.use_netkit()
+
+import netkit                                                           # noqa: E402
+
+LIMIT_S = 30
+# A program of its own: a wait in its main thread that a real SIGINT ends.
+WAIT = """
+import os, signal, sys, threading, time
+import netkit
+a, b = netkit.pair()
+listener = netkit.listen("localhost:0")
+busy = netkit.connect(listener.address)
+waits = {
+    "readline": a.readline,
+    "readline with a time-out": lambda: a.readline(timeout=60),
+    "read_exact": lambda: a.read_exact(10),
+    "iteration": lambda: next(iter(a)),
+    "text": lambda: next(a.lines()),
+    "socket": busy.readline,
+    "write": lambda: [busy.write(b"x" * 1000000) for _ in range(100)],
+    "accept": lambda: [listener.accept() for _ in range(2)],
+    "serve": lambda: netkit.serve(lambda conn: conn.read(), listener),
+}
+wait = waits[sys.argv[1]]
+def interrupt():
+    time.sleep(0.1)
+    times.append(time.monotonic())
+    # To the process, and to a thread that is not the one that waits.
+    if sys.argv[2] == "process":
+        os.kill(os.getpid(), signal.SIGINT)
+    else:
+        signal.pthread_kill(threading.get_ident(), signal.SIGINT)
+for _ in range(int(sys.argv[3])):
+    times = []
+    threading.Thread(target=interrupt, daemon=True).start()
+    try:
+        wait()
+    except KeyboardInterrupt:
+        print((time.monotonic() - times[0]) * 1000)
+"""
+
+
+class Interrupts(unittest.TestCase):
+    def interrupted(self, wait, to="process", times=1):
+        """How long each of so many took to end, in milliseconds, the shortest first."""
+        out, _ = nkt_python.python(WAIT, wait, to, str(times))
+        took = sorted(map(float, out.split()))
+        self.assertEqual(len(took), times)
+        return took
+
+    def test_a_real_sigint_ends_every_wait(self):
+        for wait in ("readline", "readline with a time-out", "read_exact", "iteration", "text",
+                     "socket", "write", "accept", "serve"):
+            with self.subTest(wait=wait):
+                self.interrupted(wait)
+
+    def test_how_soon(self):
+        took = self.interrupted("socket", times=11)
+        print("Ctrl-C, ms: median %.1f" % took[5])
+        self.assertLess(took[5], 100)
+
+    def test_a_signal_that_another_thread_gets(self):
+        took = self.interrupted("socket", "thread", times=11)
+        print("Ctrl-C by another thread, ms: median %.1f, worst %.1f" % (took[5], took[10]))
+        self.assertLess(took[5], 400)
+
+    @unittest.skipUnless(hasattr(signal, "setitimer"), "there is no setitimer")
+    def test_other_handlers_run_and_the_wait_goes_on(self):
+        a, b = netkit.pair()
+        seen = []
+
+        def handler(number, frame):
+            seen.append(number)
+            if len(seen) == 3:
+                signal.setitimer(signal.ITIMER_REAL, 0)
+                a.write(b"late\n")
+        before = signal.signal(signal.SIGALRM, handler)
+        try:
+            with a, b:
+                for read in (b.readline, lambda: b.read_exact(5), lambda: b.read(5),
+                             lambda: b.read_until(b"\n"), lambda: next(iter(b))):
+                    del seen[:]
+                    signal.setitimer(signal.ITIMER_REAL, 0.02, 0.02)
+                    self.assertEqual(read(), b"late\n")
+                    self.assertEqual(len(seen), 3)
+        finally:
+            signal.signal(signal.SIGALRM, before)
+
+    def test_a_handler_closes_what_is_waited_for(self):
+        a, b = netkit.pair()
+        before = signal.signal(signal.SIGALRM, lambda number, frame: b.close())
+        try:
+            signal.setitimer(signal.ITIMER_REAL, 0.05)
+            with a:
+                with self.assertRaises((OSError, ValueError)):
+                    b.readline()
+            self.assertIsNone(b._handle)
+        finally:
+            signal.signal(signal.SIGALRM, before)
+
+
+class Stop(Exception):
+    pass
+
+
+@unittest.skipUnless(sys.implementation.name == "cpython", "it needs CPython's exceptions from "
+                                                           "outside")
+class AnyMoment(unittest.TestCase):
+    """An exception between any two instructions loses no line and gives none twice."""
+
+    def disturb(self, victim, stop):
+        raise_in = ctypes.pythonapi.PyThreadState_SetAsyncExc
+        rng = random.Random(7)
+        while not stop.is_set():
+            time.sleep(rng.random() * 0.002)
+            raise_in(ctypes.c_ulong(victim), ctypes.py_object(Stop))
+
+    def run_reader(self, read_some, count=150000):
+        """Reads numbered lines while exceptions come; how many came."""
+        near, far = socket.socketpair()
+        data = b"".join(b"%07d %s\n" % (i, b"x" * (i % 50)) for i in range(count))
+        sender = threading.Thread(target=lambda: (far.sendall(data), far.close()))
+        conn = netkit.Connection.from_socket(near)
+        got, stop, hits = [], threading.Event(), 0
+        sender.start()
+        disturber = threading.Thread(target=self.disturb, args=(_thread.get_ident(), stop))
+        disturber.start()
+        try:
+            while True:
+                try:
+                    if not read_some(conn, got):
+                        break
+                except Stop:
+                    hits += 1
+        finally:
+            while True:
+                try:
+                    stop.set()
+                    disturber.join()
+                    sender.join()
+                    conn.close()
+                    time.sleep(0.001)
+                    break
+                except Stop:
+                    pass
+        self.assertEqual(len(got), count)
+        self.assertEqual(b"".join(got) == data, True)
+        return hits
+
+    def test_iteration(self):
+        def read_some(conn, got):
+            got.extend(conn)        # all of it in C: nothing can come between two lines
+            return False
+        hits = self.run_reader(read_some)
+        print("exceptions during iteration: %d" % hits)
+        self.assertGreater(hits, 3)
+
+    def test_fill(self):
+        """Where every exception finds the reader between taking and handing out."""
+        def read_some(conn, got):
+            operation = conn._run(conn._next_front(), None)
+            if operation is None:
+                return False
+            got.extend(operation)
+            return True
+        hits = self.run_reader(read_some)
+        print("exceptions while filling: %d" % hits)
+        self.assertGreater(hits, 3)
+
+
+class Threads(unittest.TestCase):
+    def test_close_wakes_a_reader(self):
+        for opened in (netkit.pair, lambda: map(netkit.Connection.from_socket,
+                                                socket.socketpair())):
+            a, b = opened()
+            raised = []
+
+            def read():
+                try:
+                    b.readline()
+                except (OSError, ValueError) as error:
+                    raised.append(error)
+            thread = threading.Thread(target=read)
+            thread.start()
+            time.sleep(0.05)
+            b.close()
+            thread.join(LIMIT_S)
+            self.assertFalse(thread.is_alive())
+            self.assertEqual([error.code for error in raised], [-11])
+            self.assertIsNone(b._handle)
+            a.close()
+
+    def test_concurrent_writers_are_serialised_whole(self):
+        near, far = socket.socketpair()
+        count, size = 40, 30000
+        got = bytearray()
+
+        def hear():
+            while True:
+                some = far.recv(65536)
+                if not some:
+                    return
+                got.extend(some)
+        hearer = threading.Thread(target=hear)
+        hearer.start()
+        with netkit.Connection.from_socket(near) as conn:
+            def write(number):
+                for _ in range(count):
+                    if number % 2:
+                        conn.write(bytes([number]) * size)
+                    else:
+                        conn.writelines([bytes([number]) * (size // 10)] * 10)
+            writers = [threading.Thread(target=write, args=(n,)) for n in range(1, 5)]
+            for writer in writers:
+                writer.start()
+            for writer in writers:
+                writer.join(LIMIT_S)
+        hearer.join(LIMIT_S)
+        far.close()
+        self.assertEqual(len(got), 4 * count * size)
+        for at in range(0, len(got), size):
+            self.assertEqual(len(set(got[at:at + size])), 1)
+
+    def test_readers_take_turns(self):
+        a, b = netkit.pair()
+        wanted = [b"%d\n" % i for i in range(2000)]
+        got = []
+        with a, b:
+            def read():
+                while True:
+                    line = b.readline()
+                    if not line:
+                        return
+                    got.append(line)
+            readers = [threading.Thread(target=read) for _ in range(4)]
+            for reader in readers:
+                reader.start()
+            for line in wanted:
+                a.write(line)
+            a.shutdown_write()
+            for reader in readers:
+                reader.join(LIMIT_S)
+        self.assertEqual(sorted(got), sorted(wanted))
+
+    def test_close_ends_accept_and_iteration(self):
+        listener = netkit.listen("localhost:0")
+        ended = []
+        thread = threading.Thread(target=lambda: ended.append(list(listener)))
+        thread.start()
+        time.sleep(0.05)
+        listener.close()
+        thread.join(LIMIT_S)
+        self.assertEqual(ended, [[]])
+        with self.assertRaises(ValueError):
+            listener.accept()
+
+    def test_a_wait_lets_other_threads_run(self):
+        a, b = netkit.pair()
+        with a, b:
+            ran = threading.Event()
+            threading.Timer(0.05, lambda: (ran.set(), a.write(b"x\n"))).start()
+            self.assertEqual(b.readline(timeout=LIMIT_S), b"x\n")
+            self.assertTrue(ran.is_set())
+
+
+class Endings(unittest.TestCase):
+    def test_unclosed_ones_are_told(self):
+        for make in (lambda: netkit.pair()[0], lambda: netkit.listen("localhost:0")):
+            with warnings.catch_warnings(record=True) as told:
+                warnings.simplefilter("always")
+                make()
+                gc.collect()
+            kinds = {warning.category for warning in told}
+            self.assertEqual(kinds, {ResourceWarning}, told)
+            self.assertIn("unclosed <netkit.", str(told[0].message))
+
+    def test_closed_ones_are_not(self):
+        with warnings.catch_warnings(record=True) as told:
+            warnings.simplefilter("always")
+            a, b = netkit.pair()
+            with a, b, netkit.listen("localhost:0") as listener:
+                with netkit.connect(listener.address), listener.accept():
+                    pass
+            del a, b, listener
+            gc.collect()
+        self.assertEqual(told, [])
+
+    def test_the_end_of_the_interpreter(self):
+        code = """
+import threading, time, netkit
+a, b = netkit.pair()
+listener = netkit.listen("localhost:0")
+for wait in (b.readline, listener.accept):
+    threading.Thread(target=wait, daemon=True).start()
+time.sleep(0.1)
+cycle = [a, b, listener]
+cycle.append(cycle)
+print("over")
+"""
+        out, err = nkt_python.python(code)
+        self.assertEqual(out, "over\n")
+        self.assertNotIn("Traceback", err)
+
+    @unittest.skipUnless(hasattr(os, "fork"), "there is no fork")
+    def test_a_child_only_closes(self):
+        code = """
+import os, sys, socket, netkit
+near, far = socket.socketpair()
+conn = netkit.Connection.from_socket(near)
+listener = netkit.listen("localhost:0")
+pid = os.fork()
+if pid == 0:
+    for call in (conn.readline, listener.accept, lambda: conn.write(b"x")):
+        try:
+            call()
+        except RuntimeError as error:
+            assert "parent process" in str(error)
+        else:
+            os._exit(1)
+    assert "parent" in repr(conn)
+    conn.close()
+    listener.close()
+    a, b = netkit.pair()
+    a.write(b"child\\n")
+    os._exit(0 if b.readline() == b"child\\n" else 2)
+_, status = os.waitpid(pid, 0)
+assert status == 0, status
+far.sendall(b"alive\\n")                   # the child has not shut it down
+assert conn.readline() == b"alive\\n"
+with netkit.connect(listener.address) as client, listener.accept():
+    conn.close()
+    listener.close()
+print("well")
+"""
+        out, err = nkt_python.python(code)
+        self.assertEqual(out, "well\n", err)
+
+    def test_import_is_quick_and_does_not_bring_asyncio(self):
+        code = ("import sys, time; t = time.perf_counter(); import netkit; "
+                "print((time.perf_counter() - t) * 1000, 'asyncio' in sys.modules, "
+                "'socket' in sys.modules)")
+        out, _ = nkt_python.python(code)
+        self.assertEqual(out.split()[1:], ["False", "False"])
+
+
+if __name__ == "__main__":
+    sys.exit(nkt_python.main())
