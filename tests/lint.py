@@ -324,6 +324,56 @@ def contracts(header):
                 yield "netkit.h", at + 1, "%s names no twin that there is: %s" % (name, twin)
 
 
+def declared_fields(header, structure):
+    """The names of a structure's fields in the declarations, in order."""
+    text = "\n".join(header.code[:header.border])
+    body = re.search(r"\bstruct %s \{(.*?)\n\}" % structure, text, re.S)
+    if not body:
+        return []
+    found = []
+    for piece in body.group(1).split(";"):
+        pointer = re.search(r"\(\*(\w+)\)\s*\(", piece)
+        if pointer:
+            found.append(pointer.group(1))
+        elif piece.strip():
+            found += [re.search(r"(\w+)\s*(\[[^\]]*\])?\s*$", name).group(1)
+                      for name in piece.split(",")]
+    return found
+
+
+@rule("python bindings")
+def python_bindings(header):
+    """Every public function has a prototype in Python or a reason why not; structures are those
+    of the header. (That their sizes fit is looked at when the library is loaded.)"""
+    where = "python/netkit/_lib.py"
+    sys.path.insert(0, os.path.join(ROOT, "python"))
+    try:
+        from netkit import _lib
+    finally:
+        del sys.path[0]
+    names = [name for _, name in header.api()]
+    text = "\n".join(header.code[:header.border])
+    for name in names:
+        patterns = [p for p in _lib.UNBOUND if re.fullmatch(p.replace("*", ".*"), name)]
+        if name in _lib.PROTOTYPES and patterns or name not in _lib.PROTOTYPES and not patterns:
+            yield where, 1, "%s needs a prototype or a reason why not, and not both" % name
+        if name in _lib.PROTOTYPES:
+            arguments = re.search(r"\b%s\s*\((.*?)\);" % name, text, re.S).group(1)
+            arguments = re.sub(r"\([^()]*\)", "", arguments)
+            want = 0 if arguments.strip() == "void" else arguments.count(",") + 1
+            if len(_lib.PROTOTYPES[name].split(":")[1]) != want:
+                yield where, 1, "the prototype of %s has not %d arguments" % (name, want)
+    for name in set(_lib.PROTOTYPES) - set(names):
+        yield where, 1, "there is no %s" % name
+    for pattern in _lib.UNBOUND:
+        if not any(re.fullmatch(pattern.replace("*", ".*"), name) for name in names):
+            yield where, 1, "no function is %s" % pattern
+    for structure in _lib.STRUCTURES:
+        want = declared_fields(header, structure.__name__)
+        if want != [field[0] for field in structure._fields_]:
+            yield where, 1, "%s has the fields %s" % (structure.__name__, ", ".join(want))
+
+
 @rule("blocking")
 def blocking(header):
     """Whether code that waits can be reached from a function is what its contract says."""

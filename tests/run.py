@@ -122,6 +122,7 @@ class Step:
 STEPS = [
     Step("platforms"),
     Step("compile", in_test=True),
+    Step("python", in_test=True),
     Step("examples", in_test=True),
     Step("fuzz"),
     Step("interop"),

@@ -379,8 +379,15 @@ nkt_listener_watch        i:pp
 nkt_layout                z:pp
 """.strip().split("\n"))
 
-# Why a function of netkit.h would have no prototype above: name -> reason. All of them have one.
-UNBOUND: Dict[str, str] = {}
+# Why a function of netkit.h has no prototype above, by its name or, with *, its beginning.
+UNBOUND: Dict[str, str] = {
+    "nkt_udp_*": "datagrams have no Python side yet",
+    "nkt_poller_add_udp": "datagrams have no Python side yet",
+    "nkt_poller_want_udp": "datagrams have no Python side yet",
+    "nkt_poller_remove_udp": "datagrams have no Python side yet",
+    "nkt_sys_udp_default": "datagrams have no Python side yet",
+    "nkt_sys_net_default": "for replacing the system in C",
+}
 
 
 class Functions:
