@@ -2180,6 +2180,21 @@ system headers, or compile with -D_GNU_SOURCE or -std=gnu99"
 
 #define NKTI_MS ((int64_t)1000000)
 
+// APART is for what needs so much stack that its callers must not pay for it.
+// INLINE is for the way to a system call that is made millions of times: behind
+// one each return is mispredicted where the kernel clears what predicts them,
+// and costs some 10 ns.
+#if defined(_MSC_VER)
+    #define NKTI_APART static __declspec(noinline)
+    #define NKTI_INLINE static __forceinline
+#elif defined(__GNUC__)
+    #define NKTI_APART static __attribute__((noinline))
+    #define NKTI_INLINE static inline __attribute__((always_inline))
+#else
+    #define NKTI_APART static
+    #define NKTI_INLINE static
+#endif
+
 // Whether a connect under way must be looked at now and then; see
 // nkti_os_connect_result.
 #define NKTI_CONNECT_RECHECK NKTI_WINDOWS
@@ -3955,7 +3970,7 @@ static int nkti_os_udp_get_option(nkt_env *env, nkt_fd fd, int family, int optio
 
 // --- Names and control messages ----------------------------------------------
 
-static nkti_socklen nkti_udp_to_name(const nkt_addr *addr, int family, nkti_sockname *name) {
+NKTI_INLINE nkti_socklen nkti_udp_to_name(const nkt_addr *addr, int family, nkti_sockname *name) {
     nkt_addr mapped;
     if (family == 0 && addr->ip.family == NKT_IPV4) {
         mapped = *addr;
@@ -3966,7 +3981,14 @@ static nkti_socklen nkti_udp_to_name(const nkt_addr *addr, int family, nkti_sock
     return len < 0 ? 0 : (nkti_socklen)len;
 }
 
-static void nkti_udp_from_name(const nkti_sockname *name, size_t len, nkt_addr *addr) {
+NKTI_INLINE void nkti_udp_from_name(const nkti_sockname *name, size_t len, nkt_addr *addr) {
+    if (len == sizeof name->in4 && name->in4.sin_family == AF_INET) {
+        memset(addr, 0, sizeof *addr);
+        memcpy(addr->ip.bytes, &name->in4.sin_addr, 4);
+        addr->ip.family = NKT_IPV4;
+        addr->port = ntohs(name->in4.sin_port);
+        return;
+    }
     if (nkt_addr_from_sockaddr(name, len, addr) < 0) memset(addr, 0, sizeof *addr);
     addr->ip = nkt_ip_unmap(&addr->ip);
 }
@@ -4042,7 +4064,7 @@ static void nkti_udp_fact(nkt_datagram *datagram, int level, int type, const voi
 // --- One datagram ------------------------------------------------------------
 
 // A group leaves by an interface that the socket was told of before.
-static int nkti_udp_leave_by(nkt_fd fd, const nkt_datagram *datagram) {
+NKTI_INLINE int nkti_udp_leave_by(nkt_fd fd, const nkt_datagram *datagram) {
     bool is_group = datagram->addr.ip.family == NKT_IPV4
         ? (datagram->addr.ip.bytes[0] & 0xf0) == 0xe0 : datagram->addr.ip.bytes[0] == 0xff;
     if (NKTI_LINUX || datagram->interface_index == 0 || !is_group) return NKT_OK;
@@ -4071,7 +4093,7 @@ static LPFN_WSARECVMSG nkti_udp_recvmsg(nkt_fd fd) {
     return found;
 }
 
-static int nkti_udp_recv_one(nkt_fd fd, nkt_datagram *datagram, bool facts) {
+NKTI_INLINE int nkti_udp_recv_one(nkt_fd fd, nkt_datagram *datagram, bool facts) {
     nkti_sockname name;
     union { size_t align; char room[256]; } control;
     WSACMSGHDR head;
@@ -4115,7 +4137,7 @@ static int nkti_udp_recv_one(nkt_fd fd, nkt_datagram *datagram, bool facts) {
     return 1;
 }
 
-static int nkti_udp_send_one(nkt_fd fd, int family, const nkt_datagram *datagram) {
+NKTI_INLINE int nkti_udp_send_one(nkt_fd fd, int family, const nkt_datagram *datagram) {
     nkti_sockname name;
     WSABUF part;
     DWORD sent = 0;
@@ -4216,12 +4238,27 @@ static size_t nkti_udp_control(const nkt_datagram *datagram, int family, nkti_co
     return at;
 }
 
-static bool nkti_udp_is_plain(const nkt_datagram *datagram) {
+NKTI_INLINE bool nkti_udp_is_plain(const nkt_datagram *datagram) {
     return datagram->interface_index == 0 && datagram->local.family == 0 &&
            datagram->traffic_class <= 0;
 }
 
-static int nkti_udp_send_one(nkt_fd fd, int family, const nkt_datagram *datagram) {
+NKTI_APART int nkti_udp_send_message(nkt_fd fd, int family, const nkt_datagram *datagram,
+                                     nkti_sockname *name, nkti_socklen len) {
+    nkti_control control;
+    struct msghdr message;
+    struct iovec part;
+    nkti_udp_message(&message, &part, name, &control, datagram);
+    part.iov_len = datagram->len;
+    message.msg_name = len > 0 ? name : NULL;
+    message.msg_namelen = len;
+    message.msg_controllen = nkti_udp_control(datagram, family, &control);
+    if (message.msg_controllen == 0) message.msg_control = NULL;
+    ssize_t sent = sendmsg((int)fd, &message, NKTI_NOSIGNAL | NKTI_DONTWAIT);
+    return sent >= 0 ? 1 : nkti_error_from_os(errno);
+}
+
+NKTI_INLINE int nkti_udp_send_one(nkt_fd fd, int family, const nkt_datagram *datagram) {
     nkti_sockname name;
     nkti_socklen len = 0;
     int err = nkti_udp_leave_by(fd, datagram);
@@ -4232,24 +4269,27 @@ static int nkti_udp_send_one(nkt_fd fd, int family, const nkt_datagram *datagram
                               NKTI_NOSIGNAL | NKTI_DONTWAIT, len > 0 ? &name.any : NULL, len);
         return sent >= 0 ? 1 : nkti_error_from_os(errno);
     }
+    return nkti_udp_send_message(fd, family, datagram, &name, len);
+}
+
+NKTI_APART int nkti_udp_recv_message(nkt_fd fd, nkt_datagram *datagram, bool facts) {
+    nkti_sockname name;
     nkti_control control;
     struct msghdr message;
     struct iovec part;
     nkti_udp_message(&message, &part, &name, &control, datagram);
-    part.iov_len = datagram->len;
-    message.msg_name = len > 0 ? &name : NULL;
-    message.msg_namelen = len;
-    message.msg_controllen = nkti_udp_control(datagram, family, &control);
-    if (message.msg_controllen == 0) message.msg_control = NULL;
-    ssize_t sent = sendmsg((int)fd, &message, NKTI_NOSIGNAL | NKTI_DONTWAIT);
-    return sent >= 0 ? 1 : nkti_error_from_os(errno);
+    if (!facts) message.msg_controllen = 0;
+    ssize_t got = recvmsg((int)fd, &message, NKTI_DONTWAIT);
+    if (got < 0) return nkti_error_from_os(errno);
+    nkti_udp_received(datagram, &message, (size_t)got);
+    return 1;
 }
 
-static int nkti_udp_recv_one(nkt_fd fd, nkt_datagram *datagram, bool facts) {
-    nkti_sockname name;
+NKTI_INLINE int nkti_udp_recv_one(nkt_fd fd, nkt_datagram *datagram, bool facts) {
     #if NKTI_LINUX
     if (!facts) {
         // Linux tells the whole length, so a cut needs no message header.
+        nkti_sockname name;
         socklen_t len = sizeof name;
         ssize_t whole = recvfrom((int)fd, datagram->data, datagram->cap,
                                  NKTI_DONTWAIT | MSG_TRUNC, &name.any, &len);
@@ -4260,15 +4300,7 @@ static int nkti_udp_recv_one(nkt_fd fd, nkt_datagram *datagram, bool facts) {
         return 1;
     }
     #endif
-    nkti_control control;
-    struct msghdr message;
-    struct iovec part;
-    nkti_udp_message(&message, &part, &name, &control, datagram);
-    if (!facts) message.msg_controllen = 0;
-    ssize_t got = recvmsg((int)fd, &message, NKTI_DONTWAIT);
-    if (got < 0) return nkti_error_from_os(errno);
-    nkti_udp_received(datagram, &message, (size_t)got);
-    return 1;
+    return nkti_udp_recv_message(fd, datagram, facts);
 }
 #endif
 
@@ -4283,15 +4315,11 @@ typedef struct nkti_mmsghdr {
     unsigned int len;
 } nkti_mmsghdr;
 
-static int nkti_os_udp_recv(nkt_env *env, nkt_fd fd, int family, nkt_datagram *list, int count,
-                            bool facts) {
+NKTI_APART int nkti_udp_recv_batch(nkt_fd fd, nkt_datagram *list, int count) {
     nkti_mmsghdr messages[NKTI_UDP_RECEIVED];
     struct iovec parts[NKTI_UDP_RECEIVED];
     nkti_sockname names[NKTI_UDP_RECEIVED];
     nkti_control controls[NKTI_UDP_RECEIVED];
-    (void)env;
-    (void)family;
-    if (count == 1) return nkti_udp_recv_one(fd, list, facts);
     if (count > NKTI_UDP_RECEIVED) count = NKTI_UDP_RECEIVED;
     for (int i = 0; i < count; i++) {
         nkti_udp_message(&messages[i].head, &parts[i], &names[i], &controls[i], &list[i]);
@@ -4300,6 +4328,14 @@ static int nkti_os_udp_recv(nkt_env *env, nkt_fd fd, int family, nkt_datagram *l
     if (got < 0) return nkti_error_from_os(errno);
     for (int i = 0; i < got; i++) nkti_udp_received(&list[i], &messages[i].head, messages[i].len);
     return got;
+}
+
+NKTI_INLINE int nkti_os_udp_recv(nkt_env *env, nkt_fd fd, int family, nkt_datagram *list, int count,
+                            bool facts) {
+    (void)env;
+    (void)family;
+    return count == 1 ? nkti_udp_recv_one(fd, list, facts)
+                      : nkti_udp_recv_batch(fd, list, count);
 }
 
 // Whether two datagrams leave in the same way to the same place.
@@ -4374,11 +4410,9 @@ static void nkti_udp_add_run(nkti_udp_sending *out, const nkt_datagram *list, in
     out->count++;
 }
 
-static int nkti_os_udp_send(nkt_env *env, nkt_fd fd, int family, const nkt_datagram *list,
-                            int count, bool *segments) {
+NKTI_APART int nkti_udp_send_batch(nkt_fd fd, int family, const nkt_datagram *list, int count,
+                                   bool *segments) {
     nkti_udp_sending out;
-    (void)env;
-    if (count == 1) return nkti_udp_send_one(fd, family, list);
     for (bool segmenting = *segments;; segmenting = false) {
         out.count = out.part_count = 0;
         bool first_is_run = false;
@@ -4401,9 +4435,16 @@ static int nkti_os_udp_send(nkt_env *env, nkt_fd fd, int family, const nkt_datag
     }
 }
 
+NKTI_INLINE int nkti_os_udp_send(nkt_env *env, nkt_fd fd, int family, const nkt_datagram *list,
+                            int count, bool *segments) {
+    (void)env;
+    return count == 1 ? nkti_udp_send_one(fd, family, list)
+                      : nkti_udp_send_batch(fd, family, list, count, segments);
+}
+
 #else
 
-static int nkti_os_udp_recv(nkt_env *env, nkt_fd fd, int family, nkt_datagram *list, int count,
+NKTI_INLINE int nkti_os_udp_recv(nkt_env *env, nkt_fd fd, int family, nkt_datagram *list, int count,
                             bool facts) {
     (void)env;
     (void)family;
@@ -4414,7 +4455,7 @@ static int nkti_os_udp_recv(nkt_env *env, nkt_fd fd, int family, nkt_datagram *l
     return count;
 }
 
-static int nkti_os_udp_send(nkt_env *env, nkt_fd fd, int family, const nkt_datagram *list,
+NKTI_INLINE int nkti_os_udp_send(nkt_env *env, nkt_fd fd, int family, const nkt_datagram *list,
                             int count, bool *segments) {
     (void)env;
     *segments = false;
@@ -11335,7 +11376,7 @@ struct nkt_udp {
     uint32_t wishes;            // atomic: rows with index 0
 };
 
-static const nkt_sys_udp *nkti_udp_sys(const nkt_env *env) {
+NKTI_INLINE const nkt_sys_udp *nkti_udp_sys(const nkt_env *env) {
     return env->udp != NULL ? env->udp : &nkti_os_udp;
 }
 
@@ -11375,11 +11416,15 @@ NKT_API void nkt_udp_notify(nkt_udp *udp) {
 
 // --- Links -------------------------------------------------------------------
 
-NKT_API int nkt_udp_link_recv(nkt_udp_link *link, nkt_datagram *list, int count) {
+NKTI_INLINE void nkti_udp_know_nothing(nkt_datagram *list, int count) {
     for (int i = 0; i < count; i++) {
         memset(&list[i].addr, 0, offsetof(nkt_datagram, reserved) - offsetof(nkt_datagram, addr));
         list[i].hops = list[i].traffic_class = -1;
     }
+}
+
+NKT_API int nkt_udp_link_recv(nkt_udp_link *link, nkt_datagram *list, int count) {
+    nkti_udp_know_nothing(list, count);
     int got = link->transport->recv(link, list, count);
     if (got == 0 || got > count) return NKT_EPROTO;
     for (int i = 0; i < got; i++) {
@@ -11422,12 +11467,14 @@ static int nkti_udp_only_peer(const nkt_udp *udp, nkt_datagram *list, int count)
     return kept;
 }
 
-static int nkti_udp_recv_fd(nkt_udp *udp, int at, nkt_datagram *list, int count, bool facts) {
+NKTI_INLINE int nkti_udp_recv_fd(nkt_udp *udp, int at, nkt_datagram *list, int count, bool facts) {
     nkt_env *env = udp->handle.env;
     const nkt_sys_udp *sys = nkti_udp_sys(env);
     int got = NKT_EINTR;
     for (int i = 0; i < NKTI_UDP_SWALLOWED || udp->strangers; i++) {
-        got = sys->recv(env, udp->fds[at], udp->families[at], list, count, facts);
+        got = sys == &nkti_os_udp
+            ? nkti_os_udp_recv(env, udp->fds[at], udp->families[at], list, count, facts)
+            : sys->recv(env, udp->fds[at], udp->families[at], list, count, facts);
         if (got > 0 && udp->strangers) {
             got = nkti_udp_only_peer(udp, list, got);
             if (got == 0) continue;
@@ -11450,7 +11497,7 @@ static int nkti_udp_recv_fd(nkt_udp *udp, int at, nkt_datagram *list, int count,
     return NKT_EAGAIN;
 }
 
-static int nkti_udp_socket_recv(nkt_udp_link *link, nkt_datagram *list, int count) {
+NKTI_INLINE int nkti_udp_recv_fds(nkt_udp_link *link, nkt_datagram *list, int count) {
     nkt_udp *udp = link->udp;
     // A single plain datagram has no room where facts would be wanted.
     bool facts = count > 1 || udp->coalesce || list[0].reserved[0] != 0;
@@ -11465,7 +11512,7 @@ static int nkti_udp_socket_recv(nkt_udp_link *link, nkt_datagram *list, int coun
 }
 
 // Which descriptor sends to an address, or why none does.
-static int nkti_udp_fd_for(const nkt_udp *udp, const nkt_addr *to) {
+NKTI_INLINE int nkti_udp_fd_for(const nkt_udp *udp, const nkt_addr *to) {
     if (to->ip.family == 0) return udp->connected >= 0 ? udp->connected : (int)NKT_ENOTCONN;
     if (to->port == 0) return NKT_EPORT;
     for (int i = 0; i < udp->fd_count; i++) {
@@ -11474,29 +11521,39 @@ static int nkti_udp_fd_for(const nkt_udp *udp, const nkt_addr *to) {
     return NKT_EFAMILY;
 }
 
-static int nkti_udp_check_len(const nkt_udp *udp, const nkt_datagram *datagram) {
+NKTI_INLINE int nkti_udp_check_len(const nkt_udp *udp, const nkt_datagram *datagram) {
     uint32_t max = NKTI_UDP_MAX6;
     if (!udp->is_socket) max = NKT_DATAGRAM_MAX;
     else if (datagram->addr.ip.family == NKT_IPV4) max = NKTI_UDP_MAX4;
     return datagram->len > max ? NKT_ETOOLONG : NKT_OK;
 }
 
-static int nkti_udp_socket_send(nkt_udp_link *link, const nkt_datagram *list, int count) {
+NKTI_INLINE int nkti_udp_send_fds(nkt_udp_link *link, const nkt_datagram *list, int count) {
     nkt_udp *udp = link->udp;
     nkt_env *env = udp->handle.env;
+    const nkt_sys_udp *sys = nkti_udp_sys(env);
     int at = nkti_udp_fd_for(udp, &list[0].addr), sent = NKT_EINTR, run = 1;
     if (at < 0) return at;
     while (run < count && nkti_udp_fd_for(udp, &list[run].addr) == at) run++;
     // An answer to somebody else's datagram is for the receiver to hear of.
     for (int i = 0; i < NKTI_UDP_SWALLOWED; i++) {
-        sent = nkti_udp_sys(env)->send(env, udp->fds[at], udp->families[at], list, run,
-                                       &udp->segments);
+        sent = sys == &nkti_os_udp
+            ? nkti_os_udp_send(env, udp->fds[at], udp->families[at], list, run, &udp->segments)
+            : sys->send(env, udp->fds[at], udp->families[at], list, run, &udp->segments);
         if (sent >= 0 || sent == NKT_EAGAIN) return sent;
         udp->os_error[1] = env->core->last_error(env);
         bool again = udp->icmp_errors && udp->connected < 0 && i == 0 && nkti_udp_is_answer(sent);
         if (sent != NKT_EINTR && !again) return sent;
     }
     return sent == NKT_EINTR ? (int)NKT_EAGAIN : sent;
+}
+
+static int nkti_udp_socket_recv(nkt_udp_link *link, nkt_datagram *list, int count) {
+    return nkti_udp_recv_fds(link, list, count);
+}
+
+static int nkti_udp_socket_send(nkt_udp_link *link, const nkt_datagram *list, int count) {
+    return nkti_udp_send_fds(link, list, count);
 }
 
 static void nkti_udp_socket_watch(nkt_udp_link *link, uint32_t want, nkt_interest *out) {
@@ -12260,18 +12317,19 @@ static int nkti_udp_again(nkt_udp *udp, int direction, int64_t *deadline, bool o
 // --- Sending -----------------------------------------------------------------
 
 // Counts what was taken, and ends the direction's time-out.
-static int nkti_udp_sent(nkt_udp *udp, const nkt_datagram *list, int sent) {
+NKTI_INLINE int nkti_udp_sent(nkt_udp *udp, const nkt_datagram *list, int sent) {
     udp->info.sent += (uint64_t)sent;
     for (int i = 0; i < sent; i++) udp->info.sent_bytes += list[i].len;
     udp->deadlines[1] = NKT_NEVER;
     return sent;
 }
 
-static int nkti_udp_send_list(nkt_udp *udp, const nkt_datagram *list, int count) {
+NKTI_INLINE int nkti_udp_send_list(nkt_udp *udp, const nkt_datagram *list, int count) {
     int64_t deadline = 0;
     for (;;) {
         if (nkti_atomic_load(&udp->canceled) != 0) return NKT_ECANCELED;
-        int sent = nkt_udp_link_send(udp->top, list, count);
+        int sent = udp->top->transport == &nkti_udp_transport
+            ? nkti_udp_send_fds(udp->top, list, count) : nkt_udp_link_send(udp->top, list, count);
         if (sent > 0) return nkti_udp_sent(udp, list, sent);
         if (sent != NKT_EAGAIN) return sent;
         sent = nkti_udp_again(udp, 1, &deadline, false);
@@ -12361,7 +12419,7 @@ static int nkti_udp_send_copies(nkt_udp *udp, const void *data, size_t len, cons
     return taken ? (int)NKT_OK : full ? (int)NKT_EAGAIN : result;
 }
 
-static bool nkti_udp_is_for_all(const nkt_udp *udp, const nkt_addr *to) {
+NKTI_INLINE bool nkti_udp_is_for_all(const nkt_udp *udp, const nkt_addr *to) {
     static const nkt_ip broadcast = { { 255, 255, 255, 255 }, 0, NKT_IPV4, { 0, 0, 0 } };
     if (!udp->is_socket) return false;
     if (nkt_ip_equal(&to->ip, &broadcast)) return true;
@@ -12434,13 +12492,17 @@ NKT_API ptrdiff_t nkt_udp_broadcast(nkt_udp *udp, const void *data, size_t len, 
 // --- Receiving ---------------------------------------------------------------
 
 // One try: datagrams from the top link into the list's buffers.
-static int nkti_udp_try(nkt_udp *udp, nkt_datagram *list, int count) {
+NKTI_INLINE int nkti_udp_try(nkt_udp *udp, nkt_datagram *list, int count) {
     if (nkti_atomic_load(&udp->canceled) != 0) return NKT_ECANCELED;
     if (!nkti_handle_has_turn(&udp->handle, &udp->turn)) return NKTI_OUT_OF_TURN;
-    return nkt_udp_link_recv(udp->top, list, count);
+    if (udp->top->transport != &nkti_udp_transport) {
+        return nkt_udp_link_recv(udp->top, list, count);
+    }
+    nkti_udp_know_nothing(list, count);
+    return nkti_udp_recv_fds(udp->top, list, count);
 }
 
-static int nkti_udp_recv_list(nkt_udp *udp, nkt_datagram *list, int count) {
+NKTI_INLINE int nkti_udp_recv_list(nkt_udp *udp, nkt_datagram *list, int count) {
     int64_t deadline = 0;
     for (;;) {
         int got = nkti_udp_try(udp, list, count);
@@ -12526,7 +12588,7 @@ NKT_API int nkt_udp_recv_many(nkt_udp *udp, nkt_datagram *list, int cap) {
 }
 
 // One datagram into the caller's buffer.
-static int nkti_udp_recv_into(nkt_udp *udp, nkt_datagram *datagram) {
+NKTI_INLINE int nkti_udp_recv_into(nkt_udp *udp, nkt_datagram *datagram) {
     nkti_udp_batch *batch = udp->batch;
     if (batch != NULL && (udp->coalesce || batch->next < batch->count)) {
         int err = nkti_udp_batch_fill(udp, 1);
