@@ -1156,7 +1156,7 @@ NKT_API int nkt_interest_add(nkt_interest *interest, nkt_fd fd, uint32_t events)
 //                      --peer gone-------> failed
 //
 // Without pending data a connection on a poller holds no buffer: it borrows one
-// of 64 KiB from the poller while it reads and gives it back at NKT_EAGAIN.
+// of 128 KiB from the poller while it reads and gives it back at NKT_EAGAIN.
 //==============================================================================
 
 #define NKT_LINE_MAX_DEFAULT 65536
@@ -6372,7 +6372,7 @@ NKT_API bool nkt_host_is_local(const char *name, size_t len) {
 //==============================================================================
 
 #define NKTI_BATCH 64                   // events taken from the backend at once
-#define NKTI_LENT_SIZE 65536            // the buffer a reading connection borrows
+#define NKTI_LENT_SIZE 131072           // the buffer a reading connection borrows
 #define NKTI_LENT_KEPT 2                // idle ones a poller keeps
 #define NKTI_PAGE 4096
 #define NKTI_RECEIVES_PER_TURN 16
@@ -6885,27 +6885,30 @@ static bool nkti_handle_has_turn(nkti_handle *handle, nkti_turn *turn) {
 //      0           head                            scan        tail
 typedef struct nkti_input {
     uint8_t *bytes;
-    uint64_t mask;          // line ends that were found and not read yet
+    uint64_t mask;          // line ends among the 64 bytes before `scan`, unread
     uint64_t progress;      // of an unfinished read_exact, skip or read_until
     uint32_t cap, head, tail;
     uint32_t scan;          // up to here every line end is known, by the mask
-    uint32_t mask_at;       // where in bytes the mask's first bit is
     uint32_t until_hash;    // of the delimiter that was last searched for
     uint32_t shift;         // where in the allocated block this stands
     uint8_t kind;
     uint8_t progress_of;    // which function `progress` belongs to
+    bool long_lines;        // memchr has found the last line's end
 } nkti_input;
 
 enum {
     NKTI_INPUT_NONE,        // nkti_no_input
     NKTI_INPUT_SMALL,       // the beginning of something, kept while asleep
-    NKTI_INPUT_LENT,        // 64 KiB of the poller's, or like those
+    NKTI_INPUT_LENT,        // 128 KiB of the poller's, or like those
     NKTI_INPUT_OWN          // grown for something long
 };
 
-// A block of which the bytes lie on a page: kernels copy several times slower
-// to one that begins a few bytes past it, where malloc would put it.
-#define NKTI_LENT_BLOCK (sizeof(nkti_input) + NKTI_PAGE + NKTI_LENT_SIZE)
+// A block with a page at whose beginning it receives: kernels copy several
+// times slower to a few bytes past one, where malloc would put it. What is left
+// over from the time before goes in front of it, into a page for that, so that
+// there is room for all of NKTI_LENT_SIZE each time, and one byte.
+#define NKTI_LENT_CAP (NKTI_LENT_SIZE + 1)
+#define NKTI_LENT_BLOCK (sizeof(nkti_input) + 2 * NKTI_PAGE + NKTI_LENT_CAP)
 
 static nkti_input *nkti_lent_open(nkt_env *env) {
     uint8_t *block = (uint8_t *)nkti_resize(env, NULL, 0, NKTI_LENT_BLOCK);
@@ -6914,11 +6917,16 @@ static nkti_input *nkti_lent_open(nkt_env *env) {
     size_t shift = (NKTI_PAGE - past) & (NKTI_PAGE - 1);
     nkti_input *input = (nkti_input *)(void *)(block + shift);
     memset(input, 0, sizeof *input);
-    input->bytes = (uint8_t *)(input + 1);
-    input->cap = NKTI_LENT_SIZE;
     input->shift = (uint32_t)shift;
     input->kind = NKTI_INPUT_LENT;
     return input;
+}
+
+// Where the bytes begin if `unread` of them are to be in front of the page.
+static void nkti_lent_begin(nkti_input *input, size_t unread) {
+    size_t front = unread < NKTI_PAGE ? unread : 0;
+    input->bytes = (uint8_t *)(input + 1) + NKTI_PAGE - front;
+    input->cap = (uint32_t)(front + NKTI_LENT_CAP);
 }
 
 static void nkti_lent_close(nkt_env *env, nkti_input *input) {
@@ -8273,7 +8281,7 @@ static const nkt_transport nkti_socket_transport = {
 // sleeps.
 //==============================================================================
 
-#define NKTI_SMALL_MAX 2048         // longer beginnings keep a buffer of their own
+#define NKTI_SMALL_MAX 8192         // longer beginnings keep a buffer of their own
 #define NKTI_DIRECT_MIN 16384       // reads of this much bypass the buffer
 #define NKTI_OUT_OF_TURN (-1000)    // enough received until the poller's next wait
 
@@ -8569,7 +8577,7 @@ static void nkti_input_free(nkt_conn *conn) {
 // the next byte of the stream any more.
 static void nkti_input_forget(nkti_input *in) {
     if (in->kind == NKTI_INPUT_NONE) return;
-    in->head = in->tail = in->scan = in->mask_at = 0;
+    in->head = in->tail = in->scan = 0;
     in->mask = 0;
 }
 
@@ -8578,12 +8586,12 @@ static void nkti_input_move(nkt_conn *conn, nkti_input *to) {
     nkti_input *from = conn->in;
     uint32_t shift = from->head;
     uint32_t unread = from->tail - shift;
-    if (unread > 0) memmove(to->bytes, from->bytes + shift, unread);
-    // A mask that begins before `head` keeps its bits from `head` on.
-    uint32_t gone = from->mask_at < shift ? shift - from->mask_at : 0;
-    to->mask = gone < 64 ? from->mask >> gone : 0;
-    to->mask_at = from->mask_at + gone - shift;
-    to->scan = from->scan > shift ? from->scan - shift : 0;
+    const uint8_t *bytes = from->bytes + shift;
+    if (to->kind == NKTI_INPUT_LENT) nkti_lent_begin(to, unread);
+    if (unread > 0) memmove(to->bytes, bytes, unread);
+    to->mask = from->mask;
+    to->scan = from->scan - shift;
+    to->long_lines = from->long_lines;
     to->head = 0;
     to->tail = unread;
     to->progress = from->progress;
@@ -8602,8 +8610,12 @@ static int nkti_conn_room(nkt_conn *conn) {
     nkti_input *in = conn->in, *to = in;
     size_t unread = nkti_unread(conn);
     if (unread == 0) nkti_input_forget(in);
-    if (in->kind <= NKTI_INPUT_SMALL || (unread == 0 && in->cap > NKTI_LENT_SIZE)) {
+    bool is_lent = in->kind == NKTI_INPUT_LENT;
+    bool gains = unread == 0 || (unread < NKTI_PAGE && in->cap - in->tail < NKTI_LENT_SIZE / 2);
+    if (in->kind <= NKTI_INPUT_SMALL || (unread == 0 && !is_lent)) {
         to = nkti_lent_take(env, conn->handle.poller);
+    } else if (is_lent && gains) {
+        to = in;
     } else if (in->cap - in->tail > 1) {
         return NKT_OK;
     } else if (unread > in->cap / 2 && in->cap <= NKT_SIZE_LIMIT) {
@@ -8633,10 +8645,10 @@ static void nkti_consume(nkti_input *in, size_t count) {
     if (in->scan < in->head) {
         in->scan = in->head;
         in->mask = 0;
-    } else if (in->mask != 0 && in->head > in->mask_at) {
+    } else if (in->scan - in->head < 64) {
         // `head` has moved inside the block that the mask describes.
-        uint32_t gone = in->head - in->mask_at;
-        in->mask = gone < 64 ? in->mask >> gone << gone : 0;
+        uint32_t left = in->scan - in->head;
+        in->mask = left > 0 ? in->mask >> (64 - left) << (64 - left) : 0;
     }
 }
 
@@ -8987,7 +8999,7 @@ NKT_API int nkt_conn_get_info(nkt_conn *conn, nkt_conn_info *info) {
 
 static void nkti_input_rescan(nkti_input *in) {
     if (in->kind == NKTI_INPUT_NONE) return;
-    in->scan = in->mask_at = in->head;
+    in->scan = in->head;
     in->mask = 0;
 }
 
@@ -9076,7 +9088,7 @@ NKT_API int nkt_conn_get_option(nkt_conn *conn, nkt_conn_option option, int64_t 
 //
 // Lines. The buffer is looked at in blocks of 64 bytes; one step finds all line
 // ends of a block as bits of a mask, and lines are handed out from the mask.
-// Where two blocks in a row have none, lines are long and memchr is faster.
+// Where some blocks in a row have none, lines are long and memchr is faster.
 // Each byte is looked at once, however it arrives. A line end bit below `head`
 // does not exist: consuming clears it.
 //==============================================================================
@@ -9337,16 +9349,20 @@ NKT_API int nkt_conn_peek(nkt_conn *conn, size_t want, nkt_str *view) {
 
 // --- Reading lines -----------------------------------------------------------
 
+#if NKTI_SSE2
+static inline uint64_t nkti_match16(const uint8_t *bytes, __m128i pattern) {
+    __m128i block = _mm_loadu_si128((const __m128i *)(const void *)bytes);
+    return (uint32_t)_mm_movemask_epi8(_mm_cmpeq_epi8(block, pattern));
+}
+#endif
+
 // A bit for each of 64 bytes that equals `wanted`.
-static uint64_t nkti_match64(const uint8_t *bytes, uint8_t wanted) {
+static inline uint64_t nkti_match64(const uint8_t *bytes, uint8_t wanted) {
     uint64_t mask = 0;
 #if NKTI_SSE2
     __m128i pattern = _mm_set1_epi8((char)wanted);
-    for (int i = 0; i < 4; i++) {
-        __m128i block = _mm_loadu_si128((const __m128i *)(const void *)(bytes + 16 * i));
-        uint32_t bits = (uint32_t)_mm_movemask_epi8(_mm_cmpeq_epi8(block, pattern));
-        mask |= (uint64_t)bits << (16 * i);
-    }
+    mask = nkti_match16(bytes, pattern) | nkti_match16(bytes + 16, pattern) << 16 |
+           nkti_match16(bytes + 32, pattern) << 32 | nkti_match16(bytes + 48, pattern) << 48;
 #elif NKTI_NEON
     // Each byte of a comparison keeps the one bit of its place; adding pairs
     // three times gathers eight places into a byte.
@@ -9382,36 +9398,35 @@ static uint64_t nkti_match_some(const uint8_t *bytes, size_t len, uint8_t wanted
     return mask;
 }
 
+#define NKTI_LONG_BLOCKS 4              // without a line end: time for memchr
+
 // Extends what is known of line ends up to the next one, or to the tail.
 static void nkti_scan(nkti_input *in, bool cr_lines) {
-    int without = 0;
-    while (in->mask == 0 && in->scan < in->tail) {
+    for (int blocks = 0; in->mask == 0 && in->scan < in->tail; blocks++) {
         const uint8_t *from = in->bytes + in->scan;
         size_t len = in->tail - in->scan;
-        if (without == 2 && !cr_lines) {
-            const void *found = memchr(from, '\n', len);
-            if (found == NULL) {
-                in->scan = in->tail;
-                return;
-            }
-            in->scan += (uint32_t)((const uint8_t *)found - from);
-            without = 0;
-            continue;
-        }
-        uint64_t mask;
-        if (len >= 64) {
-            mask = nkti_match64(from, '\n');
-            if (cr_lines) mask |= nkti_match64(from, '\r');
-            len = 64;
+        if ((in->long_lines || blocks == NKTI_LONG_BLOCKS) && !cr_lines) {
+            const uint8_t *found = (const uint8_t *)memchr(from, '\n', len);
+            size_t passed = found == NULL ? len : (size_t)(found - from) + 1;
+            in->long_lines = found == NULL || passed > NKTI_LONG_BLOCKS * 64;
+            in->scan += (uint32_t)passed;
+            in->mask = (uint64_t)(found != NULL) << 63;
+        } else if (len >= 64) {
+            in->scan += 64;
+            in->mask = nkti_match64(from, '\n');
+            if (cr_lines) in->mask |= nkti_match64(from, '\r');
         } else {
-            mask = nkti_match_some(from, len, '\n');
-            if (cr_lines) mask |= nkti_match_some(from, len, '\r');
+            in->scan = in->tail;
+            in->mask = nkti_match_some(from, len, '\n');
+            if (cr_lines) in->mask |= nkti_match_some(from, len, '\r');
+            in->mask <<= 64 - len;
         }
-        in->mask = mask;
-        in->mask_at = in->scan;
-        in->scan += (uint32_t)len;
-        without++;
     }
+}
+
+// Where the first line end of the mask is.
+static uint32_t nkti_line_end(const nkti_input *in) {
+    return in->scan + nkti_lowest_bit(in->mask) - 64;
 }
 
 // Whether what is unread and has no line end is too long to become a line: a CR
@@ -9427,7 +9442,7 @@ static bool nkti_line_is_over(const nkt_conn *conn) {
 // NKT_ETOOLONG, which takes nothing.
 static int nkti_line_take(nkt_conn *conn, nkt_str *line, size_t line_max) {
     nkti_input *in = conn->in;
-    uint32_t end = in->mask_at + nkti_lowest_bit(in->mask);
+    uint32_t end = nkti_line_end(in);
     uint32_t len = end - in->head;
     uint8_t ender = in->bytes[end];
     if (ender == '\n' && len > 0 && in->bytes[end - 1] == '\r') len--;
@@ -9443,7 +9458,8 @@ static int nkti_line_take(nkt_conn *conn, nkt_str *line, size_t line_max) {
     return NKT_OK;
 }
 
-NKT_API int nkt_conn_read_line(nkt_conn *conn, nkt_str *line) {
+// The next line, wherever it is.
+static int nkti_line_find(nkt_conn *conn, nkt_str *line) {
     nkti_call call = nkti_call_begin();
     nkti_read_begin(conn, NKTI_PROGRESS_NONE);
     for (;;) {
@@ -9466,6 +9482,34 @@ NKT_API int nkt_conn_read_line(nkt_conn *conn, nkt_str *line) {
         }
         if (err < 0) return (int)nkti_read_end(conn, err);
     }
+}
+
+// For short lines this is as short as can be: the next end is in the mask or in
+// the next blocks, and nothing is out of the ordinary. All else is
+// nkti_line_find's, such as a time-out: when one has begun, nothing is left.
+NKT_API int nkt_conn_read_line(nkt_conn *conn, nkt_str *line) {
+    nkti_input *in = conn->in;
+    uint64_t mask = in->mask;
+    while (mask == 0) {
+        if (in->tail - in->scan < 64 || in->scan - in->head >= NKTI_LONG_BLOCKS * 64 ||
+            in->long_lines || conn->skip_lf || conn->cr_lines) return nkti_line_find(conn, line);
+        mask = nkti_match64(in->bytes + in->scan, '\n');
+        in->scan += 64;
+        in->mask = mask;
+    }
+    uint32_t end = nkti_line_end(in);
+    uint32_t len = end - in->head;
+    if (len > conn->line_max || conn->cr_lines || in->progress != 0) {
+        return nkti_line_find(conn, line);
+    }
+    char *text = (char *)in->bytes + in->head;
+    in->mask = mask & (mask - 1);
+    in->head = end + 1;
+    if (len > 0 && text[len - 1] == '\r') len--;
+    line->ptr = text;
+    line->len = len;
+    text[len] = '\0';
+    return NKT_OK;
 }
 
 NKT_API int nkt_conn_skip_line(nkt_conn *conn) {
@@ -9499,7 +9543,7 @@ static uint32_t nkti_lines_end(nkt_conn *conn) {
     for (;;) {
         if (in->mask == 0) nkti_scan(in, conn->cr_lines);
         if (in->mask == 0) return at;
-        uint32_t end = in->mask_at + nkti_lowest_bit(in->mask);
+        uint32_t end = nkti_line_end(in);
         uint32_t len = end - at;
         if (len > conn->line_max) {
             bool crlf = in->bytes[end] == '\n' && in->bytes[end - 1] == '\r';
@@ -9626,6 +9670,7 @@ NKT_API uint64_t nkt_conn_position(const nkt_conn *conn) {
 static void nkti_read_moved(nkt_conn *conn) {
     nkti_input_rescan(conn->in);
     conn->in->progress = 0;
+    conn->read_deadline = NKT_NEVER;
     nkti_handle_ready(&conn->handle, NKT_READ);
 }
 

@@ -11,7 +11,8 @@ as a new process, in an order that turns; the figures are medians over the round
 that of a round's two figures, and again the median: what slows a round down slows both. Ratios
 are of time, so below 1 is faster than `raw`. The row "raw again" is raw against itself: what it
 is off 1 is chance. The wall clock and the processor time of both ends are measured; a target is
-held against the one whose "raw again" was steadier, and is met if it lies within that spread.
+held against the one whose "raw again" was steadier. It is met by a ratio that is no further above
+it than the quartiles of "raw again" are off 1.
 
 build/bench.tsv gets a row for each figure: workload, implementation, median, min, max, unit,
 ratio. A library that is not there is left out, with a row that says what to install.
@@ -185,11 +186,11 @@ def verdict(workload, figures):
     spreads = [quartiles(ratios(figures, AGAIN, clock)) for clock in (0, 1)]
     clock = min((0, 1), key=lambda k: spreads[k][1] - spreads[k][0])
     ratio = statistics.median(ratios(figures, row, clock, base))
-    low = min(1.0, spreads[clock][0])
+    spread = max(abs(1 - quartile) for quartile in spreads[clock])
     how = f"{ratio:.2f} {('wall', 'CPU')[clock]}, at most {workload.target:.2f}"
     if ratio > workload.target:
-        how += f", spread {100 * (1 - low):.1f} %"
-    return ratio * low <= workload.target, how
+        how += f", spread {100 * spread:.1f} %"
+    return ratio <= workload.target * (1 + spread), how
 
 
 class Table:

@@ -278,8 +278,8 @@ static void test_ignored_timeouts(void) {
 // The promised NUL needs room behind the last byte, also where that is the last
 // of a buffer.
 static void test_nul_behind(void) {
-    static const uint32_t lengths[] = {1, 63, 64, 65, 2047, 2048, 2049, 4095, 4096, 65534, 65535,
-                                       65536, 65537, 131071, 131072, 131073};
+    static const uint32_t lengths[] = {1, 63, 64, 65, 255, 256, 257, 4095, 4096, 4097, 8191, 8192,
+                                       8193, 65534, 65535, 65536, 65537, 131071, 131072, 131073};
     static const size_t steps[] = {1, 64, 4096, (size_t)1 << 20};
     for (size_t i = 0; i < sizeof lengths / sizeof lengths[0]; i++) {
         char name[96];
@@ -315,8 +315,113 @@ static void test_nul_behind(void) {
     }
 }
 
+// Lines of all lengths one after the other, so that each way of finding their
+// ends follows each other one, in the middle of a buffer and across its end.
+typedef struct text_source {
+    const char *text;
+    size_t len, at, step;
+    bool pausing, paused;
+} text_source;
+
+static ptrdiff_t text_recv(nkt_link *link, void *buf, size_t cap) {
+    text_source *self = (text_source *)link->self;
+    if (self->pausing && !self->paused) {
+        self->paused = true;
+        return NKT_EAGAIN;
+    }
+    self->paused = false;
+    size_t len = self->step < cap ? self->step : cap;
+    if (len > self->len - self->at) len = self->len - self->at;
+    if (len == 0) return NKT_EOF;
+    memcpy(buf, self->text + self->at, len);
+    self->at += len;
+    return (ptrdiff_t)len;
+}
+
+static const nkt_transport text_table = {
+    sizeof(nkt_transport), "text", text_recv, source_send, NULL,
+    source_watch, source_close, NULL, NULL, NULL, NULL,
+};
+
+#define MIXED_LINES 800
+
+// How long the next line is: mostly short for a while, mostly long for a while.
+static size_t mixed_length(uint32_t *state, int line) {
+    *state = *state * 1664525 + 1013904223;
+    uint32_t random = *state >> 8;
+    switch (line / 50 % 4) {
+    case 0: return random % 10;
+    case 1: return random % 140;
+    case 2: return random % 1500;
+    default: return random % 20 == 0 ? random % 30000 : random % 300;
+    }
+}
+
+// A line is its number and then a letter, so that a wrong beginning or end is
+// seen. Returns how long it is without its end.
+static size_t mixed_line(char *to, uint32_t *state, int line) {
+    char number[16];
+    int digits = snprintf(number, sizeof number, "%d ", line);
+    size_t len = mixed_length(state, line);
+    memset(to, 'a' + line % 26, len);
+    memcpy(to, number, len < (size_t)digits ? len : (size_t)digits);
+    return len;
+}
+
+static void mixed_lines_in(const char *text, size_t len, size_t step, bool pausing) {
+    static char want[30001];
+    nkt_conn_opts opts;
+    text_source from = {text, len, 0, step, pausing, false};
+    nkt_conn *conn = NULL;
+    nkt_str line;
+    uint32_t state = 1;
+    int wrong = 0, err;
+    memset(&opts, 0, sizeof opts);
+    opts.nonblocking = pausing;
+    if (!CHECK_INT(nkt_conn_open_custom(&text_table, &from, &opts, &conn), NKT_OK)) return;
+    for (int i = 0; i < MIXED_LINES && wrong == 0; i++) {
+        size_t want_len = mixed_line(want, &state, i);
+        do err = nkt_conn_read_line(conn, &line);
+        while (err == NKT_EAGAIN);
+        bool same = err == NKT_OK && line.len == want_len && line.ptr[want_len] == '\0' &&
+                    memcmp(line.ptr, want, want_len) == 0;
+        if (same) continue;
+        wrong++;
+        CHECK_INT(err, NKT_OK);
+        if (err == NKT_OK) CHECK_MEM(line.ptr, line.len, want, want_len);
+    }
+    CHECK_INT(wrong, 0);
+    do err = nkt_conn_read_line(conn, &line);
+    while (err == NKT_EAGAIN);
+    CHECK_INT(err, NKT_EOF);
+    nkt_conn_close(conn);
+}
+
+static void test_mixed_lines(void) {
+    static const size_t steps[] = {13, 63, 64, 65, 1000, 4097, 65536, (size_t)1 << 24};
+    size_t cap = 0, len = 0;
+    uint32_t state = 1;
+    for (int i = 0; i < MIXED_LINES; i++) cap += mixed_length(&state, i) + 2;
+    char *text = (char *)malloc(cap);
+    if (text == NULL) abort();
+    state = 1;
+    for (int i = 0; i < MIXED_LINES; i++) {
+        len += mixed_line(text + len, &state, i);
+        if (i % 3 == 0) text[len++] = '\r';
+        text[len++] = '\n';
+    }
+    for (size_t i = 0; i < 2 * sizeof steps / sizeof steps[0]; i++) {
+        char name[96];
+        snprintf(name, sizeof name, "lines of all lengths, %llu bytes at a time%s",
+                 (unsigned long long)steps[i / 2], i % 2 == 1 ? ", nonblocking" : "");
+        TEST(name) mixed_lines_in(text, len, steps[i / 2], i % 2 == 1);
+    }
+    free(text);
+}
+
 int main(void) {
     test_nul_behind();
+    test_mixed_lines();
     test_byte_by_byte();
     test_changed_delimiter();
     test_flood();
