@@ -29,30 +29,33 @@ ATTEMPTS_PER_TURN = 16      # then others get their turn, as in the C library's 
 WRITES_PER_TURN = 64
 
 
-def expire(waiter: asyncio.Future[None]) -> None:
-    """Ends a wait whose time is over."""
-    if not waiter.done():
-        waiter.set_exception(_errors.os_exception(_lib.ETIMEDOUT))
-
-
 class Timer:
     """The time-out of one call: begins with its first wait and covers all of them."""
 
-    __slots__ = ("loop", "seconds", "deadline")
+    __slots__ = ("loop", "seconds", "deadline", "over")
 
     def __init__(self, loop: asyncio.AbstractEventLoop, seconds: float) -> None:
         self.loop = loop
         self.seconds = seconds
         self.deadline: Optional[float] = None
+        self.over = False
 
     async def wait(self, waiter: asyncio.Future[None]) -> None:
         if self.deadline is None:
             self.deadline = self.loop.time() + self.seconds
-        handle = self.loop.call_at(self.deadline, expire, waiter)
+        handle = self.loop.call_at(self.deadline, self.expire, waiter)
         try:
             await waiter
         finally:
             handle.cancel()
+        # Not as the future's exception: that would hold on to everything on its way.
+        if self.over:
+            raise _errors.os_exception(_lib.ETIMEDOUT)
+
+    def expire(self, waiter: asyncio.Future[None]) -> None:
+        if not waiter.done():
+            self.over = True
+            waiter.set_result(None)
 
 
 class Done:
@@ -75,7 +78,10 @@ def view_of(data: Any) -> memoryview:
     view = memoryview(data)
     if not view.c_contiguous:
         raise BufferError("the buffer is not contiguous: write bytes(view)")
-    return view.cast("B") if view.nbytes > 0 else memoryview(b"")
+    if view.nbytes == 0:
+        return memoryview(b"")
+    # Slices of a view that was cast are slow in PyPy.
+    return view if view.format == "B" and view.ndim == 1 else view.cast("B")
 
 
 class Connection(ConnectionBase):
@@ -222,7 +228,7 @@ class Connection(ConnectionBase):
         """Attempts and waits in turns until it is something else than "not now"."""
         timer: Optional[Timer] = None
         while True:
-            self._check()
+            handle = self._check()
             self._attempted += 1
             if self._attempted > ATTEMPTS_PER_TURN:
                 await self._pause()
@@ -231,6 +237,7 @@ class Connection(ConnectionBase):
             if err != EAGAIN:
                 self._watch.progress()
                 return err
+            self._watch.looked(handle)
             if timer is None:
                 timer = self._timer(timeout)
             await self._ready(timer)

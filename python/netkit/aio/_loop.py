@@ -71,6 +71,9 @@ class Waiters:
     def progress(self) -> None:
         """Something was read or written: for what is told of it by nobody else."""
 
+    def looked(self, handle: ctypes.c_void_p) -> None:
+        """A read has found less than it wants, but may have taken that from the other side."""
+
     def pause(self) -> None:
         """Takes the descriptor out of the loop, until it is waited for again."""
 

@@ -13,12 +13,13 @@ from ._loop import Call, Waiters, hub_of, wake
 class PairWatch(Waiters):
     """One end of a pair: whatever one does may be what the other waits for."""
 
-    __slots__ = ("other", "scheduled")
+    __slots__ = ("other", "scheduled", "received")
 
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
         super().__init__(loop)
         self.other: Optional[PairWatch] = None
         self.scheduled = False
+        self.received = 0
 
     def want_read(self) -> None:
         pass            # the other end's progress is what is waited for
@@ -31,6 +32,14 @@ class PairWatch(Waiters):
         if other is not None and not other.scheduled and not self.loop.is_closed():
             other.scheduled = True
             self.loop.call_soon(other.told)
+
+    def looked(self, handle: ctypes.c_void_p) -> None:
+        # Half a message may have been taken, which makes room for the rest.
+        info = _lib.nkt_conn_info()
+        quick.nkt_conn_get_info(handle, ctypes.byref(info))
+        if info.received != self.received:
+            self.received = info.received
+            self.progress()
 
     def told(self) -> None:
         self.scheduled = False

@@ -19,11 +19,12 @@ CHUNK = 262144          # how much is put into the queue at a time
 class Turn:
     """A lock that is handed on in the order of asking, whoever is cancelled."""
 
-    __slots__ = ("loop", "taken", "queue")
+    __slots__ = ("loop", "taken", "given", "queue")
 
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
         self.loop = loop
         self.taken = False
+        self.given: "Optional[asyncio.Future[None]]" = None     # to whom it was handed last
         self.queue: "Deque[asyncio.Future[None]]" = collections.deque()
 
     def ask(self) -> "asyncio.Future[None]":
@@ -33,15 +34,17 @@ class Turn:
 
     def give_up(self, waiter: "asyncio.Future[None]") -> None:
         """For who stopped waiting, perhaps just when the turn had come."""
-        if waiter.done() and not waiter.cancelled() and waiter.exception() is None:
+        if self.given is waiter:
             self.release()
-        else:
+        elif waiter in self.queue:
             self.queue.remove(waiter)
 
     def release(self) -> None:
+        self.given = None
         while self.queue:
             waiter = self.queue.popleft()
             if not waiter.done():
+                self.given = waiter
                 waiter.set_result(None)
                 return
         self.taken = False
