@@ -4,7 +4,7 @@
         conn.write(b"PING\\r\\n")
         print(conn.readline())
 
-connect(), listen(), serve(), resolve() and pair() block; netkit.aio has the same for asyncio, with
+connect(), listen(), serve(), udp(), resolve() and pair() block; netkit.aio has the same for asyncio, with
 the same names, arguments and exceptions. Times are in seconds, lengths in bytes. What fails raises
 OSError in the class that Python has for it; bad arguments raise ValueError.
 """
@@ -14,16 +14,19 @@ from __future__ import annotations
 from ._addr import IP, Address, Network
 from ._base import ConnectionInfo
 from ._conn import Connection, Listener, connect, listen, pair, resolve, serve
+from ._datagrams import Datagram, SendResult, UDPInfo
 from ._errors import (AddressError, Attempt, ConnectError, IncompleteRead, LineTooLong,
                       MessageTooLong)
 from ._lib import VERSION as _VERSION
 from ._lib import get_include
 from ._options import USE_DEFAULT
+from ._udp import UDP, udp, udp_pair
 
 __version__ = "0.1.0"
 assert __version__ == _VERSION
 
 __all__ = [
-    "Address", "AddressError", "Attempt", "ConnectError", "Connection", "ConnectionInfo", "IP",
-    "IncompleteRead", "LineTooLong", "Listener", "MessageTooLong", "Network", "USE_DEFAULT",
-    "connect", "get_include", "listen", "pair", "resolve", "serve"]
+    "Address", "AddressError", "Attempt", "ConnectError", "Connection", "ConnectionInfo", "Datagram",
+    "IP", "IncompleteRead", "LineTooLong", "Listener", "MessageTooLong", "Network", "SendResult",
+    "UDP", "UDPInfo", "USE_DEFAULT", "connect", "get_include", "listen", "pair", "resolve", "serve",
+    "udp", "udp_pair"]

@@ -67,6 +67,23 @@ def _limit_of(timeout: Optional[float]) -> Optional[float]:
     return None if timeout is None else monotonic() + timeout
 
 
+def free_when_idle(owner: Any, one: Any, other: Any) -> None:
+    """Frees an object's handle, once nobody is inside: whoever leaves last does it. `one` and
+    `other` are held by those who are."""
+    while owner._handle is not None:
+        if one.acquire(False):
+            try:
+                if other.acquire(False):
+                    try:
+                        owner._free()
+                    finally:
+                        other.release()
+            finally:
+                one.release()
+        if one.locked() or other.locked():
+            return
+
+
 class Connection(ConnectionBase):
     """A connected byte stream.
 
@@ -658,19 +675,7 @@ class Connection(ConnectionBase):
         self._end()
 
     def _end(self) -> None:
-        """Frees the handle, once nobody is inside: whoever leaves last does it."""
-        while self._handle is not None:
-            if self._reading.acquire(False):
-                try:
-                    if self._writing.acquire(False):
-                        try:
-                            self._free()
-                        finally:
-                            self._writing.release()
-                finally:
-                    self._reading.release()
-            if self._reading.locked() or self._writing.locked():
-                return
+        free_when_idle(self, self._reading, self._writing)
 
     def _free(self) -> None:
         with _ending:

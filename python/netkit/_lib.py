@@ -80,6 +80,18 @@ OPT_RECV_BUFFER = 8
 OPT_CR_LINES = 9
 OPT_DELAY_SMALL_WRITES = 10
 
+UDP_HOPS = 1
+UDP_MULTICAST_HOPS = 2
+UDP_TRAFFIC_CLASS = 3
+UDP_DONT_FRAGMENT = 4
+UDP_LOOPBACK = 5
+UDP_SEND_BUFFER = 6
+UDP_RECV_BUFFER = 7
+UDP_RECV_TIMEOUT_MS = 8
+UDP_SEND_TIMEOUT_MS = 9
+UDP_MULTICAST_INTERFACE = 10
+UDP_PATH_MTU = 12
+
 NO_FD = -1
 NEVER = 0x7FFFFFFFFFFFFFFF
 SIZE_LIMIT = 0x7FFF0000
@@ -205,10 +217,44 @@ class nkt_listen_opts(ctypes.Structure):
                 ("stream", nkt_stream_opts)]
 
 
+class nkt_datagram(ctypes.Structure):
+    _fields_ = [("data", c_void_p), ("len", c_uint32), ("cap", c_uint32), ("addr", nkt_addr),
+                ("local", nkt_ip), ("interface_index", c_uint32), ("hops", c_int32),
+                ("traffic_class", c_int32), ("segment", c_uint32), ("truncated", c_bool),
+                ("reserved", c_uint8 * 7)]
+
+
+class nkt_join_opts(ctypes.Structure):
+    _fields_ = [("interface_name", c_char_p), ("interface_index", c_uint32),
+                ("reserved", c_uint32), ("source", c_char_p)]
+
+
+class nkt_udp_opts(ctypes.Structure):
+    _fields_ = [("env", c_void_p), ("nonblocking", c_bool), ("reuse_port", c_bool),
+                ("icmp_errors", c_bool), ("dont_fragment", c_bool), ("no_loopback", c_bool),
+                ("no_offload", c_bool), ("two_sockets", c_bool), ("family", c_int32),
+                ("hops", c_int32), ("multicast_hops", c_int32), ("traffic_class", c_int32),
+                ("send_buffer", c_int32), ("recv_buffer", c_int32),
+                ("recv_timeout_ms", c_int32), ("send_timeout_ms", c_int32),
+                ("interface_name", c_char_p), ("problem", c_void_p)]
+
+
+class nkt_udp_result(ctypes.Structure):
+    _fields_ = [("to", nkt_addr), ("interface_index", c_uint32), ("err", c_int32),
+                ("os_error", c_int32), ("reserved", c_int32)]
+
+
+class nkt_udp_info(ctypes.Structure):
+    _fields_ = [("received", c_uint64), ("received_bytes", c_uint64), ("sent", c_uint64),
+                ("sent_bytes", c_uint64), ("truncated", c_uint64), ("joined", c_uint32),
+                ("sockets", c_uint32)]
+
+
 STRUCTURES: Tuple[Type[ctypes.Structure], ...] = (
     nkt_str, nkt_problem, nkt_watch, nkt_tcp_info, nkt_ip, nkt_addr, nkt_event, nkt_poller_opts,
     nkt_lookup_opts, nkt_interest, nkt_transport, nkt_link, nkt_stream_opts, nkt_conn_opts,
-    nkt_conn_info, nkt_attempt, nkt_connect_report, nkt_connect_opts, nkt_listen_opts)
+    nkt_conn_info, nkt_attempt, nkt_connect_report, nkt_connect_opts, nkt_listen_opts,
+    nkt_datagram, nkt_join_opts, nkt_udp_opts, nkt_udp_result, nkt_udp_info)
 
 # --- Functions of netkit.h ------------------------------------------------------
 #
@@ -233,6 +279,8 @@ nkt_sys_core_default      p:
 nkt_sys_poll_default      p:
 nkt_sys_poll_portable     p:
 nkt_sys_threads_default   p:
+nkt_sys_net_default       p:
+nkt_sys_udp_default       p:
 nkt_env_init              i:p
 nkt_env_free              v:p
 nkt_env_set_default       i:p
@@ -376,6 +424,39 @@ nkt_listener_name         i:ppz
 nkt_listener_descriptor   f:p
 nkt_listener_os_error     i:p
 nkt_listener_watch        i:pp
+nkt_udp_open              i:spp
+nkt_udp_connect_addr      i:pp
+nkt_udp_connect           i:ps
+nkt_udp_send              n:ppzp
+nkt_udp_send_str          n:pss
+nkt_udp_send_many         i:ppi
+nkt_udp_send_each         i:ppzppi
+nkt_udp_broadcast         n:ppzh
+nkt_udp_recv              n:ppzp
+nkt_udp_recv_datagram     i:pp
+nkt_udp_recv_many         i:ppi
+nkt_udp_interrupt         v:p
+nkt_udp_notify            v:p
+nkt_udp_close             v:p
+nkt_udp_local             i:pp
+nkt_udp_peer              i:pp
+nkt_udp_descriptor        f:p
+nkt_udp_os_error          i:p
+nkt_udp_watch             i:pup
+nkt_udp_get_info          i:pp
+nkt_udp_set_option        i:piq
+nkt_udp_get_option        i:pip
+nkt_udp_join              i:psp
+nkt_udp_leave             i:psp
+nkt_udp_pair              i:ppupp
+nkt_udp_open_custom       i:pppp
+nkt_udp_push              i:ppp
+nkt_udp_link_recv         i:ppi
+nkt_udp_link_send         i:ppi
+nkt_udp_link_watch        v:pup
+nkt_poller_add_udp        i:ppp
+nkt_poller_want_udp       i:ppu
+nkt_poller_remove_udp     i:pp
 nkt_layout                z:pp
 """.strip().split("\n"))
 

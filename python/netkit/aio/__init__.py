@@ -14,17 +14,20 @@ from __future__ import annotations
 
 from .._addr import IP, Address, Network
 from .._base import ConnectionInfo
+from .._datagrams import Datagram, SendResult, UDPInfo
 from .._errors import (AddressError, Attempt, ConnectError, IncompleteRead, LineTooLong,
                        MessageTooLong)
 from .._options import USE_DEFAULT
 from ._conn import Connection
 from ._listen import Listener
 from ._start import connect, listen, pair, resolve, serve
+from ._udp import UDP, udp, udp_pair
 
 __all__ = [
-    "Address", "AddressError", "Attempt", "ConnectError", "Connection", "ConnectionInfo", "IP",
-    "IncompleteRead", "LineTooLong", "Listener", "MessageTooLong", "Network", "USE_DEFAULT",
-    "connect", "listen", "pair", "resolve", "serve"]
+    "Address", "AddressError", "Attempt", "ConnectError", "Connection", "ConnectionInfo", "Datagram",
+    "IP", "IncompleteRead", "LineTooLong", "Listener", "MessageTooLong", "Network", "SendResult",
+    "UDP", "UDPInfo", "USE_DEFAULT", "connect", "listen", "pair", "resolve", "serve", "udp",
+    "udp_pair"]
 
 for _class in (Connection, Listener, connect, listen, pair, resolve, serve):
     _class.__module__ = "netkit.aio"
