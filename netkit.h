@@ -11537,7 +11537,9 @@ NKTI_INLINE int nkti_udp_recv_fd(nkt_udp *udp, int at, nkt_datagram *list, int c
         // What others did not get is not told; what cannot be a signal's work,
         // as nothing waits, is tried again.
         bool again = got == NKT_EINTR || (udp->connected < 0 && nkti_udp_is_answer(got));
-        if (!again) return got;
+        if (again) continue;
+        if (nkti_udp_is_answer(got)) list[0].addr = udp->peer;      // and nobody else's
+        return got;
     }
     return NKT_EAGAIN;
 }
