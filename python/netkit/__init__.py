@@ -4,9 +4,9 @@
         conn.write(b"PING\\r\\n")
         print(conn.readline())
 
-connect(), listen(), serve(), udp(), resolve() and pair() block; netkit.aio has the same for asyncio, with
-the same names, arguments and exceptions. Times are in seconds, lengths in bytes. What fails raises
-OSError in the class that Python has for it; bad arguments raise ValueError.
+connect(), listen(), serve(), udp(), resolve() and pair() block; netkit.aio has the same for
+asyncio, with the same names, arguments and exceptions. Times are in seconds, lengths in bytes.
+What fails raises OSError in the class that Python has for it; bad arguments raise ValueError.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ __version__ = "0.1.0"
 assert __version__ == _VERSION
 
 __all__ = [
-    "Address", "AddressError", "Attempt", "ConnectError", "Connection", "ConnectionInfo", "Datagram",
-    "IP", "IncompleteRead", "LineTooLong", "Listener", "MessageTooLong", "Network", "SendResult",
-    "UDP", "UDPInfo", "USE_DEFAULT", "connect", "get_include", "listen", "pair", "resolve", "serve",
-    "udp", "udp_pair"]
+    "Address", "AddressError", "Attempt", "ConnectError", "Connection", "ConnectionInfo",
+    "Datagram", "IP", "IncompleteRead", "LineTooLong", "Listener", "MessageTooLong", "Network",
+    "SendResult", "UDP", "UDPInfo", "USE_DEFAULT", "connect", "get_include", "listen", "pair",
+    "resolve", "serve", "udp", "udp_pair"]

@@ -21,9 +21,9 @@ import warnings
 from ctypes import byref, c_char, c_char_p, c_void_p
 
 from . import _lib
-from ._addr import IP, Address, AddressError, target_text
+from ._addr import IP, Address, target_text
 from ._base import buffer_of
-from ._errors import error, text
+from ._errors import AddressError, error, text
 from ._lib import Process, quick
 from ._options import Default, _size, check_timeout, encode_text, family_of
 

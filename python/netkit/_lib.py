@@ -461,14 +461,7 @@ nkt_layout                z:pp
 """.strip().split("\n"))
 
 # Why a function of netkit.h has no prototype above, by its name or, with *, its beginning.
-UNBOUND: Dict[str, str] = {
-    "nkt_udp_*": "datagrams have no Python side yet",
-    "nkt_poller_add_udp": "datagrams have no Python side yet",
-    "nkt_poller_want_udp": "datagrams have no Python side yet",
-    "nkt_poller_remove_udp": "datagrams have no Python side yet",
-    "nkt_sys_udp_default": "datagrams have no Python side yet",
-    "nkt_sys_net_default": "for replacing the system in C",
-}
+UNBOUND: Dict[str, str] = {}
 
 
 class Functions:

@@ -127,7 +127,7 @@ class UDP(UDPBase):
 
     # --- Sending ------------------------------------------------------------------
 
-    def _sending_call(self, once: Callable[[], int], timeout: Timeout) -> int:
+    def _sending_call(self, once: Callable[[], Any], timeout: Timeout) -> int:
         try:
             with self._sending:
                 self._check()

@@ -24,10 +24,10 @@ from ._start import connect, listen, pair, resolve, serve
 from ._udp import UDP, udp, udp_pair
 
 __all__ = [
-    "Address", "AddressError", "Attempt", "ConnectError", "Connection", "ConnectionInfo", "Datagram",
-    "IP", "IncompleteRead", "LineTooLong", "Listener", "MessageTooLong", "Network", "SendResult",
-    "UDP", "UDPInfo", "USE_DEFAULT", "connect", "listen", "pair", "resolve", "serve", "udp",
-    "udp_pair"]
+    "Address", "AddressError", "Attempt", "ConnectError", "Connection", "ConnectionInfo",
+    "Datagram", "IP", "IncompleteRead", "LineTooLong", "Listener", "MessageTooLong", "Network",
+    "SendResult", "UDP", "UDPInfo", "USE_DEFAULT", "connect", "listen", "pair", "resolve",
+    "serve", "udp", "udp_pair"]
 
 for _class in (Connection, Listener, connect, listen, pair, resolve, serve):
     _class.__module__ = "netkit.aio"

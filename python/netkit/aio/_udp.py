@@ -1,8 +1,8 @@
 """Datagram sockets inside an event loop.
 
 Each has a C poller of its own, of which the loop watches the one descriptor: that is ready when
-the socket is, when interfaces have come or gone, and when another thread has posted something. Where
-a poller has no descriptor (Windows) the socket's own is watched.
+the socket is, when interfaces have come or gone, and when another thread has posted something.
+Where a poller has no descriptor (Windows) the socket's own is watched.
 """
 
 from __future__ import annotations
