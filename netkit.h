@@ -3257,7 +3257,9 @@ static int64_t nkti_os_process_id(nkt_env *env) {
 static int nkti_os_start(void) {
     static int started;
     if (__atomic_exchange_n(&started, 1, __ATOMIC_SEQ_CST) != 0) return NKT_OK;
-    return pthread_atfork(NULL, NULL, nkti_os_forked) == 0 ? NKT_OK : NKT_ENOMEM;
+    if (pthread_atfork(NULL, NULL, nkti_os_forked) == 0) return NKT_OK;
+    __atomic_store_n(&started, 0, __ATOMIC_SEQ_CST);
+    return NKT_ENOMEM;
 }
 #endif
 
