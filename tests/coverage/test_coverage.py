@@ -41,7 +41,7 @@ LEAST_BRANCHES = 95.0
 FOLDER = os.path.join(run.BUILD, "coverage")
 EXCEPTIONS = os.path.join(run.ROOT, "tests", "coverage", "exceptions")
 FLAGS = ("-std=c99 -O0 -g -D_GNU_SOURCE --coverage -fprofile-abs-path -fprofile-update=atomic"
-         " -include tests/coverage/dump.h")
+         " -DSCENE_LIMIT_MS=100000 -include tests/coverage/dump.h")
 
 VARIANTS = [
     run.Config("default", "gcc", FLAGS, suites="unit scenario data fuzz", slow=4),
