@@ -399,6 +399,9 @@ static void options(void) {
         CHECK_INT(core->get_option(&env, fd, NKT_SO_KEEPALIVE_S, &value), NKT_ENOTSOCK);
         core->close(&env, fd);
     }
+}
+
+static void names(void) {
     TEST("a name that the system does not tell") {
         struct sockaddr_in name;
         size_t len = sizeof name;
@@ -652,6 +655,7 @@ int main(void) {
     codes();
     opening();
     options();
+    names();
     moving();
     pollers();
     services();
