@@ -133,8 +133,9 @@ happened.
    NETKIT_STATIC          make every function static, for one-file programs
    NETKIT_SHARED          export from, or import into, a shared library
    NETKIT_ASSERT(x)       programmer errors; default assert(x)
-   NETKIT_NO_THREADS      no locks and no threads: one thread uses the library,
-                          and names need an nkt_env with a resolver of its own
+   NETKIT_NO_THREADS      no locks and no threads: one thread uses the library;
+                          names are looked up by blocking calls alone, unless
+                          an nkt_env has a resolver of its own
    NETKIT_USE_POLL        poll() behind nkt_poller, not epoll or kqueue
    NETKIT_NO_SIMD         plain C line scanner
    NETKIT_NO_NET          leave out @net: networks and classification
@@ -153,8 +154,11 @@ happened.
 
 7. PLATFORM TIERS
 
-   1  built and tested: Linux (x86-64, x86), Windows (mingw, under Wine)
-   2  written, not run here: macOS, FreeBSD, NetBSD, OpenBSD, MSVC
+   1  built and tested: Linux (x86-64, x86, s390x; glibc and static musl),
+      Windows (mingw, under Wine)
+   2  built, not run here: macOS, FreeBSD, NetBSD, OpenBSD; of their code kqueue
+      is tested, on Linux
+   3  written, not built here: MSVC
 */
 
 #if defined(NETKIT_IMPLEMENTATION) && !defined(_WIN32)
@@ -162,6 +166,9 @@ happened.
         #define _GNU_SOURCE         // accept4, dladdr, struct tcp_info
     #elif defined(__APPLE__) && !defined(_DARWIN_C_SOURCE)
         #define _DARWIN_C_SOURCE    // IP_BOUND_IF, TCP_CONNECTION_INFO
+    #endif
+    #if defined(__APPLE__) && !defined(__APPLE_USE_RFC_3542)
+        #define __APPLE_USE_RFC_3542    // IPV6_DONTFRAG, IPV6_RECVPKTINFO
     #endif
 #endif
 
@@ -1020,8 +1027,10 @@ NKT_API int nkt_timer_finish(nkt_task *task);
 // multicast DNS work as the system has them set up. Addresses, "localhost" and
 // what ends in ".localhost" (RFC 6761 section 6.3) never leave the process.
 //
-// nkt_connect looks names up by itself. With NETKIT_NO_THREADS names need an
-// nkt_env with a `resolve` of its own.
+// nkt_connect looks names up by itself. With NETKIT_NO_THREADS and no
+// env->resolve, nkt_lookup and a blocking nkt_connect call the system's
+// resolver on their own thread, IPv6 first, and may overrun their deadline as
+// long as it takes; what must not wait is refused with NKT_EUNSUPPORTED.
 //==============================================================================
 
 #define NKT_LOOKUP_MAX 64           // addresses kept of one answer
@@ -1041,13 +1050,15 @@ typedef struct nkt_lookup_opts {
 //   NKT_ENAME, NKT_EADDR, NKT_EUNSUPPORTED    bad text, before anything else
 //   NKT_ENOTFOUND  there is no such host, or none with such an address
 //   NKT_ELOOKUP    the resolver could not tell now
-//   NKT_ETIMEDOUT  no answer came; if one family's did, that is given
+//   NKT_ETIMEDOUT  no answer came; if one family's did, that is given. May be
+//                  later than asked for with NETKIT_NO_THREADS; see above
 //   NKT_EINTR      a signal came; the look-up is given up
 //   NKT_ENOMEM, NKT_EINVAL
 NKT_API int nkt_lookup(const char *host, const nkt_lookup_opts *opts, nkt_ip *ips, int cap);
 
 // Starts a look-up. Never blocks.
-// Returns NKT_OK, NKT_ENOMEM, NKT_EINVAL, or as nkt_lookup for bad text.
+// Returns NKT_OK, NKT_ENOMEM, NKT_EINVAL, as nkt_lookup for bad text, or
+// NKT_EUNSUPPORTED for a name with NETKIT_NO_THREADS and no env->resolve.
 NKT_API int nkt_lookup_start(const char *host, const nkt_lookup_opts *opts, nkt_task **task);
 
 // Fetches the answers that have come since the last call, each family's as it
@@ -1463,7 +1474,10 @@ typedef struct nkt_connect_opts {
 //   NKT_EREFUSED, NKT_EHOSTUNREACH, NKT_ENETUNREACH, NKT_EACCES
 //                  what went wrong with the address that got furthest
 //   NKT_EADDRNOTAVAIL  an address of another family than opts.family
-//   NKT_EUNSUPPORTED   a name, with NETKIT_NO_THREADS and no env->resolve
+//   NKT_EUNSUPPORTED   a name, with NETKIT_NO_THREADS and no env->resolve, on a
+//                  nonblocking handle or by nkt_connect_start. (A blocking
+//                  nkt_connect looks it up on its own thread, however long
+//                  that takes: it may overrun timeout_ms.)
 //   NKT_ENOMEM, NKT_EMFILE
 //   NKT_ETIMEDOUT  opts.timeout_ms passed
 //   NKT_EINTR      a signal came; the attempt is given up. To go on over
@@ -2082,15 +2096,23 @@ system headers, or compile with -D_GNU_SOURCE or -std=gnu99"
     #endif
 #endif
 
-#if !defined(NETKIT_USE_POLL) && NKTI_LINUX
+#if defined(__APPLE__) || defined(__FreeBSD__) || defined(__NetBSD__) ||                \
+    defined(__OpenBSD__) || defined(__DragonFly__)
+    #define NKTI_BSD 1
+#else
+    #define NKTI_BSD 0
+#endif
+
+// NKTI_KQUEUE_SHIM is for the tests: the kqueue code on Linux, over a
+// <sys/event.h> of theirs.
+#if !defined(NETKIT_USE_POLL) && NKTI_LINUX && !defined(NKTI_KQUEUE_SHIM)
     #define NKTI_EPOLL 1
     #include <sys/epoll.h>
 #else
     #define NKTI_EPOLL 0
 #endif
 
-#if !defined(NETKIT_USE_POLL) && (defined(__APPLE__) || defined(__FreeBSD__) ||         \
-    defined(__NetBSD__) || defined(__OpenBSD__) || defined(__DragonFly__))
+#if !defined(NETKIT_USE_POLL) && (NKTI_BSD || defined(NKTI_KQUEUE_SHIM))
     #define NKTI_KQUEUE 1
     #include <sys/event.h>
     #include <sys/param.h>
@@ -2999,8 +3021,7 @@ static int nkti_os_unlink(nkt_env *env, const char *path) {
 
 // The BSDs keep a structure's length in front of its family.
 static void nkti_sockaddr_set_len(void *sockaddr, size_t len) {
-#if NKTI_KQUEUE || defined(__APPLE__) || defined(__FreeBSD__) || defined(__NetBSD__) || \
-    defined(__OpenBSD__) || defined(__DragonFly__)
+#if NKTI_BSD
     ((struct sockaddr *)sockaddr)->sa_len = (uint8_t)len;
 #else
     (void)sockaddr;
@@ -3530,8 +3551,13 @@ static int nkti_kernel_set(nkt_env *env, void *backend, nkt_poll_watch *watch,
     // does, it is taken for always ready.
     if (watch->events == 0 && events != 0 && fstat((int)watch->fd, &status) == 0 &&
         S_ISREG(status.st_mode)) return NKT_EACCES;
+    uint32_t before = watch->events;
     int err = nkti_kqueue_filter(kq, watch, events, NKT_READ, EVFILT_READ);
-    return err < 0 ? err : nkti_kqueue_filter(kq, watch, events, NKT_WRITE, EVFILT_WRITE);
+    if (err < 0) return err;
+    err = nkti_kqueue_filter(kq, watch, events, NKT_WRITE, EVFILT_WRITE);
+    // Nothing is left behind of a change that failed half-way.
+    if (err < 0) (void)nkti_kqueue_filter(kq, watch, before, NKT_READ, EVFILT_READ);
+    return err;
 }
 
 static int nkti_kernel_wait(nkt_env *env, void *backend, nkt_poll_event *out, int cap,
@@ -3539,7 +3565,8 @@ static int nkti_kernel_wait(nkt_env *env, void *backend, nkt_poll_event *out, in
     (void)env;
     struct kevent ready[NKTI_KERNEL_BATCH];
     struct timespec timeout, *until = NULL;
-    int room = cap < NKTI_KERNEL_BATCH ? cap : NKTI_KERNEL_BATCH;
+    // What kevent counts in is an int, but a size_t on NetBSD: this fits both.
+    uint16_t room = (uint16_t)(cap < NKTI_KERNEL_BATCH ? cap : NKTI_KERNEL_BATCH);
     if (timeout_ns >= 0) {
         timeout.tv_sec = (time_t)(timeout_ns / 1000000000);
         timeout.tv_nsec = (long)(timeout_ns % 1000000000);
@@ -4189,7 +4216,7 @@ static size_t nkti_control_put(nkti_control *control, size_t at, int level, int 
                                const void *data, size_t len) {
     struct cmsghdr head;
     memset(&head, 0, sizeof head);
-    head.cmsg_len = CMSG_LEN(len);
+    head.cmsg_len = (socklen_t)CMSG_LEN(len);       // a size_t on Linux alone
     head.cmsg_level = level;
     head.cmsg_type = type;
     memcpy(control->room + at, &head, sizeof head);
@@ -4254,7 +4281,7 @@ NKTI_APART int nkti_udp_send_message(nkt_fd fd, int family, const nkt_datagram *
     part.iov_len = datagram->len;
     message.msg_name = len > 0 ? name : NULL;
     message.msg_namelen = len;
-    message.msg_controllen = nkti_udp_control(datagram, family, &control);
+    message.msg_controllen = (socklen_t)nkti_udp_control(datagram, family, &control);
     if (message.msg_controllen == 0) message.msg_control = NULL;
     ssize_t sent = sendmsg((int)fd, &message, NKTI_NOSIGNAL | NKTI_DONTWAIT);
     return sent >= 0 ? 1 : nkti_error_from_os(errno);
@@ -7650,6 +7677,7 @@ typedef struct nkti_job {
 // needs no lock.
 struct nkti_lookup {
     nkti_job *jobs[2];              // IPv6, IPv4; NULL when fetched or not asked
+    bool may_wait;                  // without threads: for the system's resolver
     void (*notify)(void *owner);    // under the pool's lock
     void *owner;
 };
@@ -7684,9 +7712,10 @@ static void nkti_job_dequeue(nkti_pool *pool, nkti_job *job) {
 }
 
 #if defined(NETKIT_NO_THREADS)
-// Without threads a resolver of the environment's answers on the spot.
+// Without threads a resolver of the environment's answers on the spot, and the
+// system's does so for whoever may wait.
 static int nkti_job_start(nkti_job *job) {
-    if (job->resolve == NULL) return NKT_EUNSUPPORTED;
+    if (job->resolve == NULL && !job->owner->may_wait) return NKT_EUNSUPPORTED;
     job->begun = true;
     job->result = nkti_job_resolve(job);
     job->done = true;
@@ -7899,7 +7928,8 @@ static int nkti_host_own(const char *host, int family, nkt_ip *ip) {
     return family != 0 ? 1 : 2;
 }
 
-NKT_API int nkt_lookup_start(const char *host, const nkt_lookup_opts *opts, nkt_task **out) {
+static int nkti_lookup_new(const char *host, const nkt_lookup_opts *opts, bool may_wait,
+                           nkt_task **out) {
     nkt_env *env = nkti_env_use(opts != NULL ? opts->env : NULL);
     int family = opts != NULL ? opts->family : 0;
     if (env == NULL || host == NULL || (family != 0 && family != NKT_IPV4 && family != NKT_IPV6)) {
@@ -7918,6 +7948,7 @@ NKT_API int nkt_lookup_start(const char *host, const nkt_lookup_opts *opts, nkt_
     self->failure = NKT_ENOTFOUND;
     self->own = own;
     self->own_count = own_count;
+    self->lookup.may_wait = may_wait;
     int err = NKT_OK;
     if (own_count == 0) {
         err = nkti_lookup_begin(&self->lookup, &self->task.handle, host, family,
@@ -7930,6 +7961,10 @@ NKT_API int nkt_lookup_start(const char *host, const nkt_lookup_opts *opts, nkt_
     nkti_trace(env, self, "task", "started", NKT_OK, 0);
     *out = &self->task;
     return NKT_OK;
+}
+
+NKT_API int nkt_lookup_start(const char *host, const nkt_lookup_opts *opts, nkt_task **task) {
+    return nkti_lookup_new(host, opts, false, task);
 }
 
 // The next family's answer, as nkti_lookup_take; NKT_EOF when there is none
@@ -7981,7 +8016,7 @@ NKT_API int nkt_lookup(const char *host, const nkt_lookup_opts *opts, nkt_ip *ip
     int count = 0;
     nkt_task *task = NULL;
     if (ips == NULL || cap < 1) return NKT_EINVAL;
-    int err = nkt_lookup_start(host, opts, &task);
+    int err = nkti_lookup_new(host, opts, true, &task);
     if (err < 0) return err;
     const int room = 2 * NKT_LOOKUP_MAX;        // both families' answers, however large
     while ((err >= 0 || err == NKT_EAGAIN) && count < room) {
@@ -10494,9 +10529,10 @@ static int nkti_connect_check(nkt_env *env, const nkt_connect_opts *opts,
     return NKT_OK;
 }
 
-// Begins a connect to a target that has been read.
+// Begins a connect to a target that has been read. `may_wait` as in
+// nkti_lookup.
 static int nkti_connect_begin(nkt_env *env, const nkt_target *target,
-                              uint32_t flow_label, const nkt_connect_opts *opts,
+                              uint32_t flow_label, const nkt_connect_opts *opts, bool may_wait,
                               nkt_problem *problem, nkt_conn **out) {
     nkt_stream_opts stream;
     int err = nkti_connect_check(env, opts, &stream, problem);
@@ -10511,6 +10547,7 @@ static int nkti_connect_begin(nkt_env *env, const nkt_target *target,
     }
     nkti_race *race = nkti_race_new(env, opts, &stream);
     if (race == NULL) return NKT_ENOMEM;
+    race->lookup.may_wait = may_wait;
     nkt_conn *conn = nkti_conn_new(env, opts != NULL && opts->nonblocking, &stream,
                                    &nkti_race_transport, race);
     err = conn == NULL ? (int)NKT_ENOMEM
@@ -10552,7 +10589,8 @@ static void nkti_report_problem(nkt_connect_report *report, int err, const char 
     nkti_text_str(&text, problem->err != 0 ? problem->text : nkt_strerror(err));
 }
 
-static int nkti_connect_text(const char *text, const nkt_connect_opts *opts, nkt_conn **out) {
+static int nkti_connect_text(const char *text, const nkt_connect_opts *opts, bool may_wait,
+                             nkt_conn **out) {
     nkt_env *env = nkti_env_use(opts != NULL ? opts->env : NULL);
     int32_t default_port = opts != NULL && opts->default_port > 0 ? opts->default_port : -1;
     nkt_target target;
@@ -10566,14 +10604,14 @@ static int nkti_connect_text(const char *text, const nkt_connect_opts *opts, nkt
         return NKT_EINVAL;
     }
     int err = nkti_target_parse_in(env, text, strlen(text), default_port, &target, &problem);
-    if (err >= 0) err = nkti_connect_begin(env, &target, 0, opts, &problem, out);
+    if (err >= 0) err = nkti_connect_begin(env, &target, 0, opts, may_wait, &problem, out);
     if (err < 0 && opts != NULL) nkti_report_problem(opts->report, err, text, &problem);
     return err;
 }
 
 NKT_API int nkt_connect_start(const char *target, const nkt_connect_opts *opts,
                               nkt_conn **conn) {
-    int err = nkti_connect_text(target, opts, conn);
+    int err = nkti_connect_text(target, opts, false, conn);
     if (err >= 0 && opts != NULL && opts->report != NULL) nkt_conn_report(*conn, opts->report);
     return err;
 }
@@ -10619,7 +10657,8 @@ static int nkti_connect_complete(const nkt_connect_opts *opts, nkt_conn *conn, n
 
 NKT_API int nkt_connect(const char *target, const nkt_connect_opts *opts, nkt_conn **out) {
     nkt_conn *conn = NULL;
-    int err = nkti_connect_text(target, opts, &conn);
+    bool may_wait = opts == NULL || !opts->nonblocking;
+    int err = nkti_connect_text(target, opts, may_wait, &conn);
     return err < 0 ? err : nkti_connect_complete(opts, conn, out);
 }
 
@@ -10639,7 +10678,7 @@ NKT_API int nkt_connect_addr(const nkt_addr *addr, const nkt_connect_opts *opts,
         target.kind = NKT_TARGET_ADDR;
         target.ip = addr->ip;
         target.port = addr->port;
-        err = nkti_connect_begin(env, &target, addr->flow_label, opts, &problem, &conn);
+        err = nkti_connect_begin(env, &target, addr->flow_label, opts, false, &problem, &conn);
     }
     if (err < 0) {
         if (opts != NULL) nkti_report_problem(opts->report, err, NULL, &problem);

@@ -35,7 +35,7 @@ TOP_LEVEL = {"netkit.h", "examples", "tests", "python", "Makefile", "README.md",
 OS_MACROS = re.compile(
     r"\b(_WIN32|_WIN64|__CYGWIN__|__MINGW\w*|__linux__|__gnu_linux__|__ANDROID__|__APPLE__|__MACH__"
     r"|__FreeBSD__|__NetBSD__|__OpenBSD__|__DragonFly__|__unix__|__sun|__HAIKU__|__EMSCRIPTEN__"
-    r"|NKTI_WINDOWS|NKTI_LINUX|NKTI_EPOLL|NKTI_KQUEUE)\b")
+    r"|NKTI_WINDOWS|NKTI_LINUX|NKTI_BSD|NKTI_EPOLL|NKTI_KQUEUE)\b")
 WAITING = re.compile(r"(?<![\w>.])(poll|ppoll|epoll_p?wait2?|kevent|WSAPoll|p?select|Sleep(?:Ex)?"
                      r"|nanosleep|usleep|WaitFor\w+)\s*\(")
 BANNED = re.compile(r"(?<![\w>.])(strcpy|strcat|v?sprintf|gets|atoi|strtok|v?sscanf|alloca"

@@ -52,7 +52,8 @@ class Config:
     """A way to build and run the C programs."""
 
     def __init__(self, name, cc, flags, suites="unit scenario data fuzz", libs="-pthread", slow=1,
-                 needs="", wine=False, prefix="", match="", unlike="", in_test=False):
+                 needs="", wine=False, prefix="", emulator="", match="", unlike="",
+                 in_test=False):
         self.name = name
         self.cc = shlex.split(cc)
         self.flags = shlex.split(flags)
@@ -62,6 +63,7 @@ class Config:
         self.needs = needs                      # what to install where it does not work
         self.wine = wine
         self.prefix = shlex.split(prefix)       # put before the program
+        self.emulator = shlex.split(emulator)   # its prefix where the kernel does not run it
         self.match = re.compile(match)          # which programs ...
         self.unlike = re.compile(unlike) if unlike else None    # ... and which not
         self.in_test = in_test                  # part of `make test`, or of test-all only
@@ -69,6 +71,9 @@ class Config:
 
 # Address randomness of more than 28 bits is more than this age of thread sanitizers bears.
 NO_ASLR = "setarch -R" if shutil.which("setarch") else ""
+# Debian's gcc-multilib, which makes /usr/include/asm, keeps cross compilers out; gcc-12-multilib
+# does not.
+M32 = "gcc -m32 -idirafter /usr/include/x86_64-linux-gnu"
 
 CONFIGS = [
     # No -Werror here: this is run with compilers we have not seen.
@@ -80,9 +85,25 @@ CONFIGS = [
     Config("gcc-asan", "gcc", WARNINGS + " -O1 -g " + ASAN, slow=4, needs="gcc"),
     Config("clang-asan", "clang", WARNINGS + " -Werror -O1 -g " + ASAN, slow=4,
            needs="clang and its compiler-rt"),
-    Config("m32", "gcc -m32", WARNINGS + " -Werror -O1 -g", needs="gcc-multilib"),
+    # Some kernels are made to run no 32-bit programs. Threads under qemu-i386 7.2 share a table of
+    # segments, and a signal makes one take another's thread-local memory: not that program.
+    Config("m32", M32, WARNINGS + " -Werror -O1 -g", slow=4, emulator="qemu-i386-static",
+           unlike="lookup_threads", needs="gcc-12-multilib and qemu-user-static"),
     Config("poll", "gcc", WARNINGS + " -O2 -DNETKIT_USE_POLL", suites="unit scenario data",
            needs="gcc"),
+    Config("kqueue", "gcc",
+           WARNINGS + " -Werror -O1 -g -DNKTI_KQUEUE_SHIM -Itests/compile/kqueue",
+           suites="unit scenario",
+           libs="tests/compile/kqueue/kqueue.c -pthread", needs="gcc"),
+    Config("musl", "musl-gcc", WARNINGS + " -Werror -O1 -static", needs="musl-tools",
+           unlike="lookup_threads"),
+    # It also closes a library, and a static program can open none.
+    Config("musl-shared", "musl-gcc", WARNINGS + " -Werror -O1", match="lookup_threads",
+           needs="musl-tools"),
+    # Big-endian, and its char is unsigned.
+    Config("s390x", "s390x-linux-gnu-gcc-12", WARNINGS + " -Werror -O1 -g", slow=6,
+           prefix="qemu-s390x-static -L /usr/s390x-linux-gnu",
+           needs="gcc-12-s390x-linux-gnu, libc6-dev-s390x-cross and qemu-user-static"),
     Config("no-threads", "gcc", WARNINGS + " -Werror -O1 -DNETKIT_NO_THREADS", suites="unit",
            unlike=r"_threads", needs="gcc"),
     Config("tsan", "gcc", WARNINGS + " -O1 -g -fsanitize=thread", slow=6,
@@ -120,8 +141,8 @@ class Step:
 # They are told by NKT_TEST_ALL=1 that all is wanted. Longest first, so that the other worker has
 # something to do beside it.
 STEPS = [
-    Step("platforms"),
-    Step("compile", in_test=True),
+    Step("platforms", limit_s=1500),
+    Step("compile", in_test=True, limit_s=1500),
     Step("python", in_test=True),
     Step("examples", in_test=True),
     Step("fuzz"),
@@ -262,7 +283,8 @@ def build(config, source, target):
     sources = [source] + companions(source)
     command = (config.cc + config.flags + ["-I" + ROOT, "-I" + os.path.join(ROOT, "tests")]
                + sources + config.libs + ["-o"])
-    stamp = stamp_of(command, sources)
+    own = [os.path.join(ROOT, word) for word in config.libs if word.endswith(".c")]
+    stamp = stamp_of(command, sources + own)
     stamp_path = target + ".stamp"
     if os.path.exists(target) and os.path.exists(stamp_path):
         with open(stamp_path) as file:
@@ -286,6 +308,10 @@ def environment(config=None):
     env.setdefault("ASAN_OPTIONS", "detect_leaks=1")
     env.setdefault("UBSAN_OPTIONS", "print_stacktrace=1")
     env["PYTHONDONTWRITEBYTECODE"] = "1"
+    if config is not None:
+        # How a test builds and runs something itself.
+        env["NKT_TEST_CC"] = " ".join(config.cc)
+        env["NKT_TEST_PREFIX"] = " ".join(config.prefix)
     if config is not None and config.wine:
         env["WINEDEBUG"] = "-all"
         env["WINEPREFIX"] = os.path.join(BUILD, "wine")
@@ -341,8 +367,9 @@ def run_step(step, name, command, everything):
 
 def obstacle(config):
     """Why a configuration cannot be used on this machine, or ""."""
-    if not shutil.which(config.cc[0]):
-        return "there is no %s; install %s" % (config.cc[0], config.needs)
+    for tool in config.cc[:1] + config.prefix[:1]:
+        if not shutil.which(tool):
+            return "there is no %s; install %s" % (tool, config.needs)
     folder = os.path.join(BUILD, "tests", config.name)
     os.makedirs(folder, exist_ok=True)
     source = os.path.join(folder, "probe.c")
@@ -361,12 +388,17 @@ def obstacle(config):
         execute(["wineserver", "-p"], 20, env)
         if not os.path.exists(os.path.join(BUILD, "wine", "system.reg")):
             execute(["wine", "wineboot", "-i"], 180, env)
-    command = config.prefix + (["wine"] if config.wine else []) + [target]
-    status, output = execute(command, 60, env)
-    if status != 0 or output.strip() != "probe":
-        return "%s builds programs that do not run; install %s\n%s" % (
-            " ".join(config.cc), config.needs, output)
-    return ""
+    for prefix in [config.prefix] + [[word] for word in config.emulator if shutil.which(word)]:
+        command = prefix + (["wine"] if config.wine else []) + [target]
+        try:
+            status, output = execute(command, 60, env)
+        except OSError as error:
+            status, output = 126, str(error)
+        if status == 0 and output.strip() == "probe":
+            config.prefix = prefix
+            return ""
+    return "%s builds programs that do not run; install %s\n%s" % (
+        " ".join(config.cc), config.needs, output)
 
 
 def programs_of(config, words):

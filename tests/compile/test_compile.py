@@ -14,6 +14,7 @@ import tempfile
 
 sys.path.insert(0, os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 from nkt_programs import CC, ROOT, Failure, Skip, Suite, need
+from nkt_warnings import BASIC, CLANG_C, CLANG_CXX, GCC_BOTH, GCC_C
 
 BUILD = os.path.abspath(os.path.join(ROOT, os.environ.get("BUILD") or "build"))
 os.makedirs(BUILD, exist_ok=True)
@@ -22,34 +23,6 @@ ALL = os.environ.get("NKT_TEST_ALL") == "1"
 MINGW = "x86_64-w64-mingw32-gcc"
 MINGW_CXX = "x86_64-w64-mingw32-g++"
 BORDER = "//#### IMPLEMENTATION ####"
-
-BASIC = ["-Wall", "-Wextra", "-Wpedantic", "-Wshadow", "-Wconversion", "-Wsign-conversion",
-         "-Werror"]
-GCC_BOTH = BASIC + ["-Wundef", "-Wcast-qual", "-Wwrite-strings", "-Wpointer-arith", "-Wformat=2",
-                    "-Wvla", "-Wdouble-promotion", "-Wnull-dereference"]
-GCC_C = GCC_BOTH + ["-Wstrict-prototypes", "-Wmissing-prototypes", "-Wold-style-definition",
-                    "-Wc++-compat"]
-CLANG_BOTH = [
-    "-Weverything", "-Werror",
-    "-Wno-unknown-warning-option",      # the names below come and go
-    "-Wno-padded",                      # the structures are laid out for their readers
-    "-Wno-disabled-macro-expansion",    # the C library's own macros
-    "-Wno-reserved-macro-identifier",   # _GNU_SOURCE has to be called that
-    "-Wno-reserved-id-macro",           # the same, in older ones
-    "-Wno-unused-macros",               # constants for the user, and for other systems
-    "-Wno-switch-enum",                 # a `default` stands for the rest, and says so
-    "-Wno-covered-switch-default",      # and an int from outside may be none of them
-    "-Wno-unsafe-buffer-usage",         # there is no std::span in C
-    "-Wno-pre-c11-compat",
-]
-CLANG_C = CLANG_BOTH + [
-    "-Wno-declaration-after-statement",     # C99
-]
-CLANG_CXX = CLANG_BOTH + [
-    "-Wno-c++98-compat", "-Wno-c++98-compat-pedantic",      # C++11 and later
-    "-Wno-old-style-cast",              # C has only these
-    "-Wno-zero-as-null-pointer-constant",   # NULL is what C has
-]
 
 IMPLEMENT = '#define NETKIT_IMPLEMENTATION\n#include "netkit.h"\n'
 
@@ -230,6 +203,16 @@ def standard_tests():
 standard_tests()
 
 
+@test("clang for Windows, every warning an error", True)
+def _():
+    # The nearest to MSVC's /W4 that can be had without its headers.
+    need(MINGW, "mingw-w64")
+    need("clang", "clang")
+    windows = ["--target=x86_64-w64-mingw32"]
+    compile_text("clang", windows + ["-std=c99"] + CLANG_C, IMPLEMENT)
+    compile_text("clang++", windows + ["-std=c++11"] + CLANG_CXX, IMPLEMENT)
+
+
 @test("the C compiler, C99, warnings as errors")
 def _():
     compile_text(CC, ["-std=c99"] + BASIC, '#include "netkit.h"\n')
@@ -253,14 +236,31 @@ def _():
 
 @test("32 bits, every warning an error", True)
 def _():
-    need("gcc", "gcc-multilib")
-    compile_text("gcc", ["-m32", "-std=c99", "-O2"] + GCC_C, IMPLEMENT)
+    need("gcc", "gcc-12-multilib")
+    flags = ["-m32", "-idirafter", "/usr/include/x86_64-linux-gnu", "-O2"]
+    compile_text("gcc", flags + ["-std=c99"] + GCC_C, IMPLEMENT)
+    compile_text("g++", flags + ["-std=c++11"] + GCC_BOTH, IMPLEMENT)
 
 
-@test("char is unsigned", True)
+@test("char is signed and unsigned, -Os and -O3", True)
 def _():
-    need("gcc", "gcc")
-    compile_text("gcc", ["-funsigned-char", "-std=c99"] + GCC_C, IMPLEMENT)
+    for compiler, package, warnings in (("gcc", "gcc", GCC_C), ("clang", "clang", CLANG_C)):
+        need(compiler, package)
+        for optimize in ("-Os", "-O3"):
+            for char in ("-fsigned-char", "-funsigned-char"):
+                compile_text(compiler, ["-std=c99", optimize, char] + warnings, IMPLEMENT)
+
+
+@test("the kqueue code over the shim calls kevent and no epoll", True)
+def _():
+    need("nm", "binutils")
+    flags = ["-DNKTI_KQUEUE_SHIM", "-I" + os.path.join(ROOT, "tests", "compile", "kqueue")]
+    wanted = symbols(["-u"], compile_text(CC, ["-std=c99", "-O2"] + flags + BASIC, IMPLEMENT))
+    expect("kevent" in wanted and "kqueue" in wanted, "it calls no kevent")
+    expect(not [name for name in wanted if name.startswith("epoll")], "it calls epoll")
+    # The shim itself, so that its mistakes are not taken for netkit's.
+    source = os.path.join(ROOT, "tests", "compile", "kqueue", "kqueue.c")
+    run(CC + ["-std=c99", "-O2"] + BASIC + ["-c", source, "-o", "kqueue.o"])
 
 
 # --- Neighbours -----------------------------------------------------------------
