@@ -72,7 +72,8 @@ def warnings(target):
 
 
 def cxx(target):
-    compile_text(target, ["-std=c++11", "-O1", "-nostdinc++"] + CLANG_CXX + SYSTEM, IMPLEMENT, ".cc")
+    flags = ["-std=c++11", "-O1", "-nostdinc++"] + CLANG_CXX + SYSTEM
+    compile_text(target, flags, IMPLEMENT, ".cc")
 
 
 def switches(target):
