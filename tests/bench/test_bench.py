@@ -13,7 +13,8 @@ sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), ".."
 import bench
 from nkt_programs import Failure, Skip, Suite, equal
 
-SIZES = ("netkit as a shared object", "netkit in a small program", "raw calls in the same program")
+SIZES = ("netkit as a shared object", "netkit with datagrams", "netkit in a small program",
+         "raw calls in the same program")
 
 
 def table():
