@@ -6461,8 +6461,18 @@ typedef struct nkti_foreign {
     bool always;                        // a regular file, which epoll does not take
 } nkti_foreign;
 
+// What a handle asks of the poller that it is on. Reached through the poller, so
+// that a program that opens none does not have the code.
+typedef struct nkti_poller_ops {
+    int (*update)(nkti_handle *handle);
+    void (*schedule)(nkti_handle *handle, int64_t deadline);
+    void (*unwatch)(nkti_handle *handle, nkt_fd fd);
+    void (*leave)(nkti_handle *handle);
+} nkti_poller_ops;
+
 struct nkt_poller {
     nkt_env *env;
+    const nkti_poller_ops *ops;
     const nkt_sys_poll *sys;
     void *backend;
     int64_t process_id;
@@ -6609,8 +6619,12 @@ static int nkti_handle_set_timed(nkti_handle *handle) {
 
 // Has the handle driven at `deadline`, or earlier if that is what is planned.
 static void nkti_handle_schedule(nkti_handle *handle, int64_t deadline) {
+    if (handle->poller != NULL) handle->poller->ops->schedule(handle, deadline);
+}
+
+static void nkti_poller_schedule(nkti_handle *handle, int64_t deadline) {
     nkt_poller *poller = handle->poller;
-    if (poller == NULL || deadline == NKT_NEVER) return;
+    if (deadline == NKT_NEVER) return;
     NETKIT_ASSERT(handle->has_heap_room);
     nkti_heap_entry entry;
     entry.deadline = deadline;
@@ -6672,7 +6686,10 @@ static size_t nkti_handle_watch_count(const nkti_handle *handle) {
 
 // Takes a descriptor's registration away; to be called before it is closed.
 static void nkti_handle_unwatch(nkti_handle *handle, nkt_fd fd) {
-    if (handle->poller == NULL) return;
+    if (handle->poller != NULL) handle->poller->ops->unwatch(handle, fd);
+}
+
+static void nkti_poller_unwatch(nkti_handle *handle, nkt_fd fd) {
     for (size_t i = 0; i < nkti_handle_watch_count(handle); i++) {
         nkt_poll_watch *watch = nkti_handle_watch_at(handle, i);
         if (watch->fd != fd) continue;
@@ -6742,7 +6759,10 @@ static void nkti_interest_clear(nkt_interest *interest) {
 
 // Makes the registrations and the deadline be what the handle waits for.
 static int nkti_handle_update(nkti_handle *handle) {
-    if (handle->poller == NULL) return NKT_OK;
+    return handle->poller == NULL ? NKT_OK : handle->poller->ops->update(handle);
+}
+
+static int nkti_poller_update(nkti_handle *handle) {
     nkt_interest interest;
     nkti_interest_clear(&interest);
     handle->ops->interest(handle, &interest);
@@ -6791,8 +6811,11 @@ static void nkti_handle_rouse(nkti_handle *handle) {
 
 // Takes a handle out of everything its poller knows.
 static void nkti_handle_leave(nkti_handle *handle) {
+    if (handle->poller != NULL) handle->poller->ops->leave(handle);
+}
+
+static void nkti_poller_leave(nkti_handle *handle) {
     nkt_poller *poller = handle->poller;
-    if (poller == NULL) return;
     bool forked = nkti_forked(handle);
     if (!forked) {
         nkti_handle_unwatch_all(handle);
@@ -6977,12 +7000,17 @@ static void nkti_lent_give(nkt_env *env, nkt_poller *poller, nkti_input *input) 
 
 // --- Opening, closing --------------------------------------------------------
 
+static const nkti_poller_ops nkti_poller_own_ops = {
+    nkti_poller_update, nkti_poller_schedule, nkti_poller_unwatch, nkti_poller_leave,
+};
+
 NKT_API int nkt_poller_open(const nkt_poller_opts *opts, nkt_poller **out) {
     nkt_env *env = nkti_env_use(opts != NULL ? opts->env : NULL);
     if (env == NULL) return NKT_EINVAL;
     nkt_poller *poller = (nkt_poller *)nkti_alloc(env, sizeof *poller);
     if (poller == NULL) return NKT_ENOMEM;
     poller->env = env;
+    poller->ops = &nkti_poller_own_ops;
     poller->sys = env->poll != NULL ? env->poll : &NKTI_POLL_DEFAULT;
     if (opts != NULL && opts->portable) poller->sys = &nkti_poll_portable;
     poller->process_id = env->core->process_id(env);
@@ -8523,6 +8551,10 @@ static void nkti_conn_drive(nkti_handle *handle, uint32_t ready, int64_t now) {
 
 static const nkti_handle_ops nkti_conn_ops = { "conn", nkti_conn_drive, nkti_conn_interest };
 
+// While it is on no poller nobody drives it, and a program without one need not
+// have the code.
+static const nkti_handle_ops nkti_conn_alone = { "conn", NULL, NULL };
+
 // The race is over, well or badly.
 static void nkti_conn_tell_connected(nkt_conn *conn) {
     if (!conn->connect_news || conn->handle.poller == NULL) return;
@@ -8540,6 +8572,7 @@ static void nkti_conn_tell_buffered(nkt_conn *conn) {
 }
 
 NKT_API int nkt_poller_add_conn(nkt_poller *poller, nkt_conn *conn, void *user) {
+    conn->handle.ops = &nkti_conn_ops;
     bool bare = conn->top == &conn->bottom && conn->bottom.transport == &nkti_socket_transport;
     if (conn->handle.poller == NULL) {
         conn->handle.untimed = bare && conn->read_timeout_ms <= 0 && conn->write_timeout_ms <= 0;
@@ -8757,7 +8790,7 @@ static nkt_conn *nkti_conn_new(nkt_env *env, bool nonblocking, const nkt_stream_
                                const nkt_transport *transport, void *self) {
     nkt_conn *conn = (nkt_conn *)nkti_alloc(env, sizeof *conn);
     if (conn == NULL) return NULL;
-    nkti_handle_init(&conn->handle, env, &nkti_conn_ops, nonblocking);
+    nkti_handle_init(&conn->handle, env, &nkti_conn_alone, nonblocking);
     conn->in = nkti_input_none();
     conn->top = &conn->bottom;
     conn->bottom.transport = transport;
