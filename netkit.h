@@ -2361,12 +2361,17 @@ static void nkti_text_number(nkti_text *text, int64_t number) {
 // --- Errors ------------------------------------------------------------------
 
 #if NKTI_WINDOWS
+    typedef int16_t nkti_os_code;
+#else
+    typedef uint8_t nkti_os_code;
+#endif
 
 typedef struct nkti_error_row {
-    int os;
-    int err;
+    nkti_os_code os;
+    int8_t err;
 } nkti_error_row;
 
+#if NKTI_WINDOWS
 static int nkti_os_error(void) {
     return WSAGetLastError();
 }
@@ -2394,16 +2399,7 @@ static const nkti_error_row nkti_error_rows[] = {
     { WSAEDISCON, NKT_EOF },
     { ERROR_FILE_NOT_FOUND, NKT_ENOTFOUND }, { ERROR_PATH_NOT_FOUND, NKT_ENOTFOUND },
 };
-
-static int nkti_error_from_os(int os_error) {
-    for (size_t i = 0; i < sizeof nkti_error_rows / sizeof nkti_error_rows[0]; i++) {
-        if (nkti_error_rows[i].os == os_error) return nkti_error_rows[i].err;
-    }
-    return NKT_EOS;
-}
-
 #else
-
 static int nkti_os_error(void) {
     return errno;
 }
@@ -2412,39 +2408,33 @@ static void nkti_os_set_error(int os_error) {
     errno = os_error;
 }
 
-static int nkti_error_from_os(int os_error) {
-    if (os_error == EAGAIN || os_error == EWOULDBLOCK) return NKT_EAGAIN;
-    switch (os_error) {
-    case EINPROGRESS: case EALREADY: return NKT_EAGAIN;
-    case EINTR: return NKT_EINTR;
-    case EINVAL: return NKT_EINVAL;
-    case EACCES: case EPERM: return NKT_EACCES;
-    case EMFILE: case ENFILE: return NKT_EMFILE;
-    case ENOMEM: case ENOBUFS: return NKT_ENOMEM;
-    case EBADF: case ENOTSOCK: return NKT_ENOTSOCK;
-    case EMSGSIZE: return NKT_EMSGSIZE;
-    case EADDRINUSE: return NKT_EADDRINUSE;
-    case EADDRNOTAVAIL: return NKT_EADDRNOTAVAIL;
-    case ENETDOWN: return NKT_ENETDOWN;
-    case ENETUNREACH: return NKT_ENETUNREACH;
-    case EHOSTUNREACH: case EHOSTDOWN: return NKT_EHOSTUNREACH;
-    case ECONNABORTED: return NKT_EABORTED;
-    case ECONNRESET: case ENETRESET: return NKT_ERESET;
-    case ECONNREFUSED: return NKT_EREFUSED;
-    case ETIMEDOUT: return NKT_ETIMEDOUT;
-    case ENOTCONN: return NKT_ENOTCONN;
-    case EPIPE: case ESHUTDOWN: return NKT_EPIPE;
-    case EPROTOTYPE: return NKT_EPIPE;      // macOS, of a socket that is being closed
-    case EPROTO: return NKT_EPROTO;
-    case ENOENT: case ENOTDIR: return NKT_ENOTFOUND;
-    case ENODEV: case ENXIO: return NKT_ENODEV;
-    case EAFNOSUPPORT: case EPROTONOSUPPORT: case ENOPROTOOPT: case EOPNOTSUPP:
-    case EPFNOSUPPORT: return NKT_EUNSUPPORTED;
-    default: return NKT_EOS;
-    }
-}
-
+// What comes often stands first.
+static const nkti_error_row nkti_error_rows[] = {
+    { EAGAIN, NKT_EAGAIN }, { EWOULDBLOCK, NKT_EAGAIN }, { EINPROGRESS, NKT_EAGAIN },
+    { EALREADY, NKT_EAGAIN }, { EINTR, NKT_EINTR }, { EINVAL, NKT_EINVAL },
+    { EACCES, NKT_EACCES }, { EPERM, NKT_EACCES }, { EMFILE, NKT_EMFILE },
+    { ENFILE, NKT_EMFILE }, { ENOMEM, NKT_ENOMEM }, { ENOBUFS, NKT_ENOMEM },
+    { EBADF, NKT_ENOTSOCK }, { ENOTSOCK, NKT_ENOTSOCK }, { EMSGSIZE, NKT_EMSGSIZE },
+    { EADDRINUSE, NKT_EADDRINUSE }, { EADDRNOTAVAIL, NKT_EADDRNOTAVAIL },
+    { ENETDOWN, NKT_ENETDOWN }, { ENETUNREACH, NKT_ENETUNREACH },
+    { EHOSTUNREACH, NKT_EHOSTUNREACH }, { EHOSTDOWN, NKT_EHOSTUNREACH },
+    { ECONNABORTED, NKT_EABORTED }, { ECONNRESET, NKT_ERESET }, { ENETRESET, NKT_ERESET },
+    { ECONNREFUSED, NKT_EREFUSED }, { ETIMEDOUT, NKT_ETIMEDOUT }, { ENOTCONN, NKT_ENOTCONN },
+    { EPIPE, NKT_EPIPE }, { ESHUTDOWN, NKT_EPIPE }, { EPROTO, NKT_EPROTO },
+    { ENOENT, NKT_ENOTFOUND }, { ENOTDIR, NKT_ENOTFOUND }, { ENODEV, NKT_ENODEV },
+    { ENXIO, NKT_ENODEV }, { EAFNOSUPPORT, NKT_EUNSUPPORTED },
+    { EPROTONOSUPPORT, NKT_EUNSUPPORTED }, { ENOPROTOOPT, NKT_EUNSUPPORTED },
+    { EOPNOTSUPP, NKT_EUNSUPPORTED }, { EPFNOSUPPORT, NKT_EUNSUPPORTED },
+    { EPROTOTYPE, NKT_EPIPE },      // macOS, of a socket that is being closed
+};
 #endif
+
+static int nkti_error_from_os(int os_error) {
+    for (size_t i = 0; i < sizeof nkti_error_rows / sizeof nkti_error_rows[0]; i++) {
+        if (nkti_error_rows[i].os == os_error) return nkti_error_rows[i].err;
+    }
+    return NKT_EOS;
+}
 
 // What a system call's result means: below zero, its error.
 static int nkti_os_result(int result) {
@@ -5563,11 +5553,10 @@ NKT_API nkt_ip nkt_ip_any(int family) {
 }
 
 NKT_API nkt_ip nkt_ip_loopback(int family) {
-    nkt_ip ip = nkt_ip_any(family);
-    if (family == NKT_IPV4) ip.bytes[0] = 127;
-    if (family == NKT_IPV4) ip.bytes[3] = 1;
-    if (family == NKT_IPV6) ip.bytes[15] = 1;
-    return ip;
+    static const uint8_t ipv4[4] = {127, 0, 0, 1};
+    static const uint8_t ipv6[16] = {0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 1};
+    if (family == NKT_IPV4) return nkt_ip_from_bytes(ipv4, sizeof ipv4);
+    return nkt_ip_from_bytes(ipv6, family == NKT_IPV6 ? sizeof ipv6 : 0);
 }
 
 //==============================================================================
@@ -6184,18 +6173,27 @@ static int nkti_target_read_path(nkti_cursor *in, nkt_target *target) {
 
 // Names that need no list of the system's, which is not there on every device.
 // IANA's service names and the ports that go with them.
-typedef struct nkti_service {
-    char name[12];
-    uint16_t port;
-} nkti_service;
+#define NKTI_SERVICES(X)                                                                  \
+    X("ftp", 21) X("ssh", 22) X("telnet", 23) X("smtp", 25) X("domain", 53)               \
+    X("gopher", 70) X("finger", 79) X("http", 80) X("pop3", 110) X("nntp", 119)           \
+    X("imap", 143) X("https", 443) X("submission", 587) X("imaps", 993) X("pop3s", 995)   \
+    X("mqtt", 1883) X("stun", 3478) X("postgresql", 5432) X("redis", 6379)                \
+    X("ircd", 6667) X("ircs-u", 6697)
 
-static const nkti_service nkti_services[] = {
-    { "ftp", 21 }, { "ssh", 22 }, { "telnet", 23 }, { "smtp", 25 }, { "domain", 53 },
-    { "gopher", 70 }, { "finger", 79 }, { "http", 80 }, { "pop3", 110 }, { "nntp", 119 },
-    { "imap", 143 }, { "https", 443 }, { "submission", 587 }, { "imaps", 993 },
-    { "pop3s", 995 }, { "mqtt", 1883 }, { "stun", 3478 }, { "postgresql", 5432 },
-    { "redis", 6379 }, { "ircd", 6667 }, { "ircs-u", 6697 },
-};
+// The port of a service; 0 if it is none of those.
+static uint16_t nkti_service_known(const char *service) {
+#define NKT_X(name, port) name "\0"
+    static const char names[] = NKTI_SERVICES(NKT_X);
+#undef NKT_X
+#define NKT_X(name, port) port,
+    static const uint16_t ports[] = { NKTI_SERVICES(NKT_X) };
+#undef NKT_X
+    const uint16_t *port = ports;
+    for (const char *name = names; *name != '\0'; name += strlen(name) + 1, port++) {
+        if (strcmp(name, service) == 0) return *port;
+    }
+    return 0;
+}
 
 // RFC 6335 section 5.1: 1 to 15 letters, digits and hyphens.
 #define NKTI_SERVICE_MAX 15
@@ -6216,11 +6214,8 @@ static int nkti_service_read(nkti_cursor *in, uint16_t *port) {
         name[i] = first[i] >= 'A' && first[i] <= 'Z' ? (char)(first[i] + 32) : first[i];
     }
     name[len] = '\0';
-    for (size_t i = 0; i < sizeof nkti_services / sizeof nkti_services[0]; i++) {
-        if (strcmp(nkti_services[i].name, name) != 0) continue;
-        *port = nkti_services[i].port;
-        return NKT_OK;
-    }
+    *port = nkti_service_known(name);
+    if (*port != 0) return NKT_OK;
     if (nkti_service_port(in->env, name, port) == NKT_OK) return NKT_OK;
     return nkti_cursor_fail(in, first, NKT_EPORT, "port",
                             "expected a port from 0 to 65535, or the name of a service; there "
@@ -6461,8 +6456,8 @@ typedef struct nkti_foreign {
     bool always;                        // a regular file, which epoll does not take
 } nkti_foreign;
 
-// What a handle asks of the poller that it is on. Reached through the poller, so
-// that a program that opens none does not have the code.
+// What a handle asks of the poller that it is on. Reached through the poller,
+// so that a program that opens none does not have the code.
 typedef struct nkti_poller_ops {
     int (*update)(nkti_handle *handle);
     void (*schedule)(nkti_handle *handle, int64_t deadline);
@@ -10397,8 +10392,7 @@ static void nkti_report_attempt(nkti_text *text, const nkt_attempt *attempt) {
     if (attempt->err == NKT_OK) what = "connected";
     nkt_addr_format(&attempt->addr, addr, sizeof addr);
     nkti_text_str(text, addr);
-    nkti_text_str(text, " ");
-    nkti_text_str(text, "(");
+    nkti_text_str(text, " (");
     nkti_text_bytes(text, what, strcspn(what, ":"));
     nkti_text_str(text, attempt->end_ms >= 0 ? ", " : ", since ");
     nkti_text_number(text, attempt->end_ms >= 0 ? attempt->end_ms : attempt->start_ms);
