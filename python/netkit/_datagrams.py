@@ -408,8 +408,8 @@ class UDPBase:
 
         >>> import netkit
         >>> with netkit.udp(port=0) as sock:
-        ...     sock.join("239.255.77.77") > 0
-        True
+        ...     sock.join("239.255.77.77", "127.0.0.1")
+        1
         """
         options = self._join_opts(interface, source)
         count = quick.nkt_udp_join(self._check(), encode_text(str(IP(group))), byref(options))

@@ -396,8 +396,11 @@ async def row_bad_groups(s):
 
 async def row_broadcast(s):
     hears = await s.open(":0", family=4, reuse_port=True)
-    says = await s.open(":0", family=4)
+    # Loopback alone: what is sent here stays here.
+    says = await s.open(":0", family=4, interface="lo")
     equal(await s.do(says.broadcast, b"who is there?", hears.port), 13)
+    got = await s.do(hears.recv)
+    equal((got.data, got.to), (b"who is there?", netkit.IP("127.255.255.255")))
     await s.fails(ValueError, says.broadcast, b"x", 70000)
 
 

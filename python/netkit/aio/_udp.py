@@ -249,8 +249,8 @@ class UDP(UDPBase):
         >>> from netkit import aio
         >>> async def main():
         ...     async with aio.udp(family=4) as sock:
-        ...         print(await sock.broadcast(b"who is there?", 9))
-        >>> asyncio.run(main())
+        ...         print(await sock.broadcast(b"who is there?", 5577))
+        >>> asyncio.run(main())                             # doctest: +SKIP
         13
         """
         pointer, size, _none, _keep, _struct = self._send_call(data, None)
