@@ -14,17 +14,9 @@ import nkt_python
 nkt_python.use_netkit()
 
 import datagram_scenes as scenes                                        # noqa: E402
+import loops                                                            # noqa: E402
 import netkit                                                           # noqa: E402
 from netkit import aio                                                  # noqa: E402
-
-
-class NoReaders(asyncio.SelectorEventLoop):
-    """A loop that cannot watch descriptors, as asyncio's for Windows' completion ports."""
-
-    def add_reader(self, *_):
-        raise NotImplementedError
-
-    add_writer = remove_reader = remove_writer = add_reader
 
 
 def drive(coroutine):
@@ -35,19 +27,6 @@ def drive(coroutine):
         return
     coroutine.close()
     raise AssertionError("a blocking call gave something to wait for")
-
-
-def drive_on(make):
-    def run(coroutine):
-        async def limited():
-            await asyncio.wait_for(coroutine, 3 * scenes.LIMIT_S)
-        loop = make()
-        try:
-            loop.run_until_complete(limited())
-            loop.run_until_complete(loop.shutdown_asyncgens())
-        finally:
-            loop.close()
-    return run
 
 
 async def run_row(namespace, face, function):
@@ -77,10 +56,9 @@ class Table(unittest.TestCase):
         self.run_rows(netkit, drive)
 
     def test_aio(self):
-        self.run_rows(aio, drive_on(asyncio.SelectorEventLoop))
-
-    def test_aio_without_readers(self):
-        self.run_rows(aio, drive_on(NoReaders))
+        for name, make in loops.LOOPS.items():
+            with self.subTest(loop=name):
+                self.run_rows(aio, lambda row, make=make: loops.run(row, make))
 
     def test_same_table_as_in_c(self):
         path = os.path.join(nkt_python.ROOT, "tests", "scenario", "udp_scenario.c")
@@ -104,7 +82,7 @@ class Endings(unittest.TestCase):
         self.assertEqual([one.category for one in seen], [ResourceWarning])
 
     def test_unclosed_in_a_loop(self):
-        for make in (asyncio.SelectorEventLoop, NoReaders):
+        for make in (asyncio.SelectorEventLoop, loops.NoReaders):
             loop = make()
             before = len(os.listdir("/proc/self/fd")) if os.path.exists("/proc/self/fd") else 0
 
@@ -118,7 +96,7 @@ class Endings(unittest.TestCase):
                 gc.collect()
                 loop.run_until_complete(asyncio.sleep(0.02))
             self.assertEqual([one.category for one in seen], [ResourceWarning])
-            if before and make is not NoReaders:
+            if before and make is not loops.NoReaders:
                 self.assertEqual(len(os.listdir("/proc/self/fd")), before)
             loop.close()
 
