@@ -14,7 +14,7 @@ from .. import _errors, _lib
 from .._base import ConnectionBase, Front, check_encoding, dup_socket, take_descriptor
 from .._lib import EAGAIN, ETOOLONG, OK, Process, quick
 from .._options import LINE_MAX, MESSAGE_MAX, QUEUE_MAX, USE_DEFAULT, Stream
-from ._loop import Waiters, hub_of, wake
+from ._loop import Waiters, Watch, hub_of, wake
 from ._other import CustomWatch, ObjectWatch
 from ._send import CHUNK, Sender
 
@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
+LITTLE = 4096
 ATTEMPTS_PER_TURN = 16      # then others get their turn, as in the C library's poller
 WRITES_PER_TURN = 64
 
@@ -449,11 +450,46 @@ class Connection(ConnectionBase):
         >>> asyncio.run(main())
         b'one\\r\\n' b'two' b''
         """
-        if not self._dirty and self._front.decoded is None:
-            line = self._front.readline(limit)      # ValueError if it is closed
-            if line:
-                return line
-        return await self._do(self._op_readline(limit), timeout)
+        front = self._front
+        if self._dirty or front.decoded is not None or limit == 0:
+            return await self._do(self._op_readline(limit), timeout)
+        line = front.readline(limit)            # ValueError if it is closed
+        if line:
+            return line
+        if self._attempted >= ATTEMPTS_PER_TURN:
+            await self._pause()
+        err = EAGAIN if self._is_quiet(front) else self._lines_again()
+        if err == EAGAIN:
+            timer = self._timer(timeout)
+            while err == EAGAIN:
+                await self._ready(timer)
+                self._still_open()
+                err = self._lines_again()
+        if err == OK:
+            return self._front.readline(limit)
+        if err == _lib.EOF:
+            return b""
+        raise self._line_failure(err)
+
+    def _lines_again(self) -> int:
+        self._check()
+        self._attempted += 1
+        err = self._lines_once()
+        if err == EAGAIN:
+            self._watch.looked(self._handle)
+        else:
+            self._watch.progress()
+        return err
+
+    def _is_quiet(self, front: Front) -> bool:
+        """Whether it is better to wait than to try: after a little was read, nothing of it is
+        left, and what comes next the loop will tell."""
+        if front.size >= LITTLE or type(self._watch) is not Watch:
+            return False
+        if quick.nkt_conn_seek(self._handle, front.end + 1) == _lib.EINVAL:
+            return True
+        quick.nkt_conn_seek(self._handle, front.end)
+        return False
 
     async def __aiter__(self) -> AsyncIterator[bytes]:
         """The lines with their ends, as readline() gives them, until the end of the stream.
