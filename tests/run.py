@@ -90,7 +90,8 @@ CONFIGS = [
            needs="clang and its compiler-rt"),
     # Some kernels are made to run no 32-bit programs. Threads under qemu-i386 7.2 share a table of
     # segments, and a signal makes one take another's thread-local memory: not that program.
-    Config("m32", M32, WARNINGS + " -O1 -g", slow=4, emulator="qemu-i386-static",
+    Config("m32", M32, WARNINGS + " -O1 -g -D_FILE_OFFSET_BITS=64", slow=4,
+           emulator="qemu-i386-static",
            unlike="lookup_threads|" + QEMU_NOT, needs="gcc-12-multilib and qemu-user-static"),
     Config("poll", "gcc", WARNINGS + " -O2 -DNETKIT_USE_POLL", suites="unit scenario data",
            needs="gcc"),
