@@ -1,0 +1,133 @@
+#!/usr/bin/env python3
+"""python -m netkit: what it prints, for people and for programs, and how it ends."""
+
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import unittest
+
+import nkt_python
+
+nkt_python.use_netkit()
+
+import netkit                                                           # noqa: E402
+
+TOOL = [sys.executable, "-m", "netkit"]
+LIMIT_S = 60
+
+
+def run(*arguments, stdin=b""):
+    """Exit status, standard output, standard error."""
+    done = subprocess.run(TOOL + list(arguments), input=stdin, stdout=subprocess.PIPE,
+                          stderr=subprocess.PIPE, timeout=LIMIT_S, check=False)
+    return done.returncode, done.stdout.decode(), done.stderr.decode()
+
+
+class Server:
+    """A listening toolbox."""
+
+    def __init__(self, *arguments):
+        self.process = subprocess.Popen(TOOL + ["--json", "listen"] + list(arguments),
+                                        stdin=subprocess.DEVNULL, stdout=subprocess.PIPE)
+        self.port = self.event("listening")["port"]
+
+    def event(self, wanted):
+        made = json.loads(self.process.stdout.readline())
+        assert made["event"] == wanted, made
+        return made
+
+    def end(self):
+        self.process.send_signal(signal.SIGINT)
+        status = self.process.wait(LIMIT_S)
+        self.process.stdout.close()
+        return status
+
+
+class Toolbox(unittest.TestCase):
+    def test_version(self):
+        status, out, _ = run("version")
+        self.assertEqual(status, 0)
+        self.assertRegex(out, r"^netkit %s, /.*\n$" % re.escape(netkit.__version__))
+        status, out, _ = run("version", "--json")
+        self.assertEqual(json.loads(out)["version"], netkit.__version__)
+        self.assertTrue(os.path.exists(json.loads(out)["library"]))
+
+    def test_resolve(self):
+        status, out, _ = run("resolve", "localhost", "-4")
+        self.assertEqual((status, out), (0, "127.0.0.1\n"))
+        status, out, _ = run("--json", "resolve", "192.0.2.1")
+        self.assertEqual(json.loads(out), {"event": "address", "address": "192.0.2.1",
+                                           "version": 4, "kind": "documentation"})
+        status, out, err = run("resolve", "127.1")
+        self.assertEqual((status, out), (2, ""))
+        self.assertIn("127.1", err)
+
+    def test_usage(self):
+        for arguments in ([], ["dance"], ["connect"], ["connect", "localhost"],
+                          ["listen", "party", ":0"], ["resolve", "a b"]):
+            status, out, err = run(*arguments)
+            self.assertEqual((status, out), (2, ""), arguments)
+            self.assertNotIn("Traceback", err)
+        status, out, _ = run("--help")
+        self.assertEqual(status, 0)
+        self.assertIn("examples:", out)
+        self.assertIn("exit status:", out)
+
+    def test_refused(self):
+        with netkit.listen("127.0.0.1:0") as listener:
+            port = listener.port
+        status, out, err = run("connect", "127.0.0.1:%d" % port)
+        self.assertEqual((status, out), (1, ""))
+        self.assertRegex(err, r"^netkit: .*127\.0\.0\.1:%d.*refused" % port)
+        status, out, err = run("connect", "127.0.0.1:%d" % port, "--json")
+        told = json.loads(out)
+        self.assertEqual((status, told["event"], told["error"]),
+                         (1, "failed", "ConnectionRefusedError"))
+        self.assertEqual(told["attempts"][0]["address"], "127.0.0.1:%d" % port)
+
+    def test_echo(self):
+        server = Server("localhost:0")
+        status, out, err = run("connect", "localhost:%d" % server.port,
+                               stdin="one\nzw\u00f6lf\nlast".encode())
+        self.assertEqual((status, out), (0, "one\nzw\u00f6lf\nlast\n"))
+        self.assertRegex(err, "^connected to .*:%d\nclosed by the other side\n$" % server.port)
+        server.event("connected")
+        self.assertEqual(server.event("line")["text"], "one")
+        self.assertEqual(server.end(), 130)
+
+    def test_crlf_and_idle(self):
+        with netkit.listen("localhost:0") as listener:
+            tool = subprocess.Popen(TOOL + ["connect", "--crlf", "--idle", "0.2", "--json",
+                                            str(listener.address)],
+                                    stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+            with listener.accept(timeout=LIMIT_S) as conn:
+                tool.stdin.write(b"hello\n")
+                tool.stdin.close()
+                self.assertEqual(conn.readline(timeout=LIMIT_S), b"hello\r\n")
+                events = [json.loads(line) for line in tool.stdout]
+                self.assertEqual(tool.wait(LIMIT_S), 1)
+            tool.stdout.close()
+        self.assertEqual([event["event"] for event in events], ["connected", "failed"])
+        self.assertEqual(events[1]["error"], "TimeoutError")
+
+    def test_chat(self):
+        server = Server("chat", "localhost:0")
+        with netkit.connect("localhost", server.port) as ann, \
+                netkit.connect("localhost", server.port) as bob:
+            server.event("connected")
+            server.event("connected")
+            ann.write(b"hello\n")
+            self.assertEqual(bob.readline(timeout=LIMIT_S),
+                             ("%s: hello\n" % ann.local).encode())
+            self.assertEqual(server.event("line")["text"], "hello")
+            bob.write(b"good day\n")
+            self.assertEqual(ann.readline(timeout=LIMIT_S),
+                             ("%s: good day\n" % bob.local).encode())
+        self.assertEqual(server.end(), 130)
+
+
+if __name__ == "__main__":
+    sys.exit(nkt_python.main())
