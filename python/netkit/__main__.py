@@ -40,22 +40,22 @@ class Output:
         self.as_json = as_json
         self.lock = threading.Lock()
 
-    def say(self, text: Optional[str], event: str, **facts: Any) -> None:
-        """`text` is for people, None to say nothing; the rest is for programs."""
+    def say(self, shown: Optional[str], event: str, **facts: Any) -> None:
+        """`shown` is for people, None to show nothing; the rest is for programs."""
         with self.lock:
             if self.as_json:
                 made: Dict[str, Any] = {"event": event}
                 made.update(facts)
                 print(json.dumps(made), flush=True)
-            elif text is not None:
-                print(text, flush=True)
+            elif shown is not None:
+                print(shown, flush=True)
 
-    def note(self, text: str, event: str, **facts: Any) -> None:
+    def note(self, shown: str, event: str, **facts: Any) -> None:
         """What is not the result: to standard error, for people."""
         if self.as_json:
             self.say(None, event, **facts)
         else:
-            print(text, file=sys.stderr, flush=True)
+            print(shown, file=sys.stderr, flush=True)
 
     def fail(self, error: Exception) -> int:
         """Tells why it failed, and gives the exit status."""

@@ -13,6 +13,7 @@ on the path. NETKIT_LIBRARY, where it is set, is taken as it is.
 import hashlib
 import os
 import shlex
+import signal
 import subprocess
 import sys
 import tempfile
@@ -56,11 +57,16 @@ def use_netkit():
     os.environ["PYTHONPATH"] = os.pathsep.join(paths)
 
 
+def interruptible():
+    """Of a child, before it begins: a shell's background jobs ignore SIGINT, and pass that on."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+
+
 def python(code, *arguments, want=0, env=None, timeout=60):
     """What a Python program of its own prints, and what it says; it ends with status `want`."""
     done = subprocess.run([sys.executable, "-c", code] + list(arguments), stdin=subprocess.DEVNULL,
                           stdout=subprocess.PIPE, stderr=subprocess.PIPE, timeout=timeout,
-                          env=env, check=False)
+                          env=env, check=False, preexec_fn=interruptible)
     out, err = done.stdout.decode(), done.stderr.decode()
     if done.returncode != want:
         raise AssertionError("ended with %d:\n%s\n%s" % (done.returncode, out, err))

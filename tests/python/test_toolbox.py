@@ -16,7 +16,7 @@ nkt_python.use_netkit()
 import netkit                                                           # noqa: E402
 
 TOOL = [sys.executable, "-m", "netkit"]
-LIMIT_S = 60
+LIMIT_S = 20
 
 
 def run(*arguments, stdin=b""):
@@ -29,9 +29,11 @@ def run(*arguments, stdin=b""):
 class Server:
     """A listening toolbox."""
 
-    def __init__(self, *arguments):
+    def __init__(self, test, *arguments):
         self.process = subprocess.Popen(TOOL + ["--json", "listen"] + list(arguments),
-                                        stdin=subprocess.DEVNULL, stdout=subprocess.PIPE)
+                                        stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
+                                        preexec_fn=nkt_python.interruptible)
+        test.addCleanup(self.process.kill)
         self.port = self.event("listening")["port"]
 
     def event(self, wanted):
@@ -89,7 +91,7 @@ class Toolbox(unittest.TestCase):
         self.assertEqual(told["attempts"][0]["address"], "127.0.0.1:%d" % port)
 
     def test_echo(self):
-        server = Server("localhost:0")
+        server = Server(self, "localhost:0")
         status, out, err = run("connect", "localhost:%d" % server.port,
                                stdin="one\nzw\u00f6lf\nlast".encode())
         self.assertEqual((status, out), (0, "one\nzw\u00f6lf\nlast\n"))
@@ -114,7 +116,7 @@ class Toolbox(unittest.TestCase):
         self.assertEqual(events[1]["error"], "TimeoutError")
 
     def test_chat(self):
-        server = Server("chat", "localhost:0")
+        server = Server(self, "chat", "localhost:0")
         with netkit.connect("localhost", server.port) as ann, \
                 netkit.connect("localhost", server.port) as bob:
             server.event("connected")
