@@ -68,6 +68,10 @@ def front_of(data: bytes, end: int) -> Front:
     return front
 
 
+class PeekTooFar(ValueError, NotImplementedError):
+    """`pickle` tries whether peek() gives much at once, and takes this as no."""
+
+
 class ConnectionInfo:
     """What is known of a connection at a moment.
 
@@ -492,7 +496,7 @@ class ConnectionBase:
 
     def _op_peek(self, size: int) -> Operation[bytes]:
         if size > self.line_max:
-            raise ValueError("peek looks at line_max bytes at most, %d, not %d"
+            raise PeekTooFar("peek looks at line_max bytes at most, %d, not %d"
                              % (self.line_max, size))
         self._give_back()
 
