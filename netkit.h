@@ -1642,7 +1642,7 @@ typedef struct nkt_datagram {
     uint32_t cap;               // receiving into a buffer of yours: its room
     nkt_addr addr;              // from whom; sending: to whom, none = the connected peer
     nkt_ip local;               // which of our addresses, or group, it came to;
-                                // sending: from which, none = any that fits
+                                // sending: from which, none = any (so Windows)
     uint32_t interface_index;   // through which it came, 0 = unknown; sending:
                                 // through which, 0 = as routed
     int32_t hops;               // hop limit or TTL it came with, -1 = unknown; not for sending

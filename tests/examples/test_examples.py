@@ -532,6 +532,84 @@ def rot13():
         equal(run.finish(), 0, "the exit code")
 
 
+# Datagrams
+
+def udp_pair():
+    receiver = start("udp_receiver", ":0")
+    port = receiver.port()
+    for host in loopbacks():
+        sender = start("udp_sender", f"{host}:{port}", "2")
+        for number in (1, 2):
+            sender.expect(rf"^sent message {number}$")
+            receiver.expect(rf"^message {number} from (127\.0\.0\.1|\[::1\]):\d+$")
+        equal(sender.finish(), 0, "the exit code")
+    receiver.stop()
+    if MINGW:
+        return                          # Wine does not tell that nobody listens
+    sender = start("udp_sender", f"127.0.0.1:{port}", "2")
+    sender.expect(r"^connection refused: nothing listens there$")
+    equal(sender.finish(), 1, "the exit code")
+
+
+def xor_talk():
+    listening = start("xor_talk", "--listen", "127.0.0.1:0")
+    port = listening.port()
+    equal(start("xor_talk", f"127.0.0.1:{port}", "hello").finish(), 0, "the exit code")
+    listening.expect(r"^hello$")
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sock:      # on the wire
+        sock.sendto(b"2?665", ("127.0.0.1", port))
+        listening.expect(r"^hello$")
+    listening.stop()
+
+
+def game_server():
+    """Each of 64 players gets each of the 60 states of a second, in order."""
+    server = start("game_server", "127.0.0.1:0", "2")
+    port = server.port()
+    players = [socket.socket(socket.AF_INET, socket.SOCK_DGRAM) for _ in range(65)]
+    for player in players:
+        player.connect(("127.0.0.1", port))
+        player.settimeout(DEADLINE)
+        player.send(b"nonsense")        # no player yet
+        player.send(b"join")
+    players[0].send(b"move")
+    server.expect(r"^60 frames, 64 players, \d+ states sent$")
+    server.expect(r"^60 frames, 64 players, 3840 states sent$")
+    equal(server.finish(), 0, "the exit code")
+    heard = 0
+    for player in players:
+        frames = []
+        player.setblocking(False)
+        try:
+            while True:
+                state = player.recv(2048)
+                frames.append(struct.unpack(">I", state[:4])[0])
+                places = struct.unpack(f">{(len(state) - 4) // 4}I", state[4:])
+        except BlockingIOError:
+            pass
+        player.close()
+        if not frames:
+            continue                    # the 65th, whichever that was
+        heard += 1
+        equal(frames, list(range(frames[0], 121)), "the frames of a player")
+        equal((len(places), sum(places)), (64, 1), "players and moves of the last state")
+    equal(heard, 64, "how many were players")
+
+
+def lan_lobby():
+    """In a network of its own, where there is nothing but loopback."""
+    unshare = ["unshare", "-n"] if os.geteuid() == 0 else ["unshare", "-rn"]
+    script = 'ip link set lo up; "$0" ann 3 & "$0" bob 3 & "$0" cy 3; wait'
+    probe = subprocess.run(unshare + ["ip", "link", "set", "lo", "up"], capture_output=True,
+                           check=False)
+    if probe.returncode != 0:
+        raise Skip("no network namespaces here (needs root, or user namespaces, and iproute2)")
+    run = Program(unshare + ["sh", "-c", script, program("lan_lobby")])
+    equal(run.finish(), 0, "the exit code")
+    found = sorted(line.split(" is at ")[0] for line in run.lines)
+    equal(found, ["ann", "ann", "bob", "bob", "cy", "cy"], f"who was found ({run.lines})")
+
+
 def rot13_on_the_wire():
     listening = start("rot13_chat", "--listen", "127.0.0.1:0")
     text = "".join(chr(c) for c in range(32, 127))
@@ -638,6 +716,11 @@ def main():
     suite.run("message_sender and message_receiver", messages)
     suite.run("rot13_chat", rot13)
     suite.run("rot13_chat on the wire", rot13_on_the_wire)
+    suite.run("udp_sender and udp_receiver", udp_pair)
+    suite.run("xor_talk", xor_talk)
+    suite.run("game_server", game_server)
+    if LINUX:
+        suite.run("lan_lobby", lan_lobby)
     for name in LOOPS:
         suite.run(f"{name} serves", inside_loop, name)
         suite.run(f"{name} sends the rest", last_words, name)
