@@ -1183,7 +1183,8 @@ typedef struct nkt_stream_opts {
     uint32_t line_max;          // longest line, its end not counted; 0 = 65,536
     uint32_t message_max;       // longest message; 0 = 1 MiB
     uint32_t queue_max;         // unsent bytes, nonblocking only; 0 = 2 MiB
-    int32_t keepalive_s;        // idle seconds before a probe; 0 and negative = off
+    int32_t keepalive_s;        // idle seconds before a probe, and a quarter (1 to 75)
+                                // between four; 0 and negative = off
     int32_t send_buffer;        // the system's, bytes; 0 = its choice
     int32_t recv_buffer;
     bool cr_lines;              // a bare CR ends a line too
@@ -1501,7 +1502,8 @@ NKT_API int nkt_connect_finish(nkt_conn *conn);
 // Returns as nkt_connect_finish; NKT_EAGAIN when the time is over.
 NKT_API int nkt_connect_wait(nkt_conn *conn, int32_t timeout_ms);
 // What was tried, so far or in all. Never blocks. Returns NKT_OK, or
-// NKT_ENOTFOUND on a connection that nkt_connect did not make.
+// NKT_ENOTFOUND on a connection that nkt_connect did not make, or where there
+// was no memory to keep it.
 NKT_API int nkt_conn_report(nkt_conn *conn, nkt_connect_report *report);
 
 #ifndef NETKIT_NO_MESSAGE
@@ -1590,7 +1592,8 @@ NKT_API int nkt_listener_adopt(nkt_fd fd, const nkt_listen_opts *opts, nkt_liste
 // Returns NKT_OK, or
 //   NKT_EAGAIN     nobody there now
 //   NKT_EMFILE     no descriptors; see above, and call again
-//   NKT_ETIMEDOUT, NKT_EINTR, NKT_ECANCELED, NKT_ENOMEM
+//   NKT_ETIMEDOUT, NKT_EINTR, NKT_ECANCELED
+//   NKT_ENOMEM     no memory for the connection: it has been closed
 NKT_API int nkt_accept(nkt_listener *listener, nkt_conn **conn);
 
 // Changes accept_timeout_ms for the accepts that begin after it: 0 and negative
@@ -2618,6 +2621,13 @@ static int nkti_os_set_keepalive(nkt_fd fd, int seconds) {
     if (err < 0 || seconds <= 0) return err;
     if (NKTI_KEEPIDLE < 0) return err;
     err = nkti_os_setsockopt(fd, IPPROTO_TCP, NKTI_KEEPIDLE, seconds);
+#if defined(TCP_KEEPINTVL) && defined(TCP_KEEPCNT)
+    // Left alone, these find a dead peer eleven minutes after the first probe.
+    // Where they are not to be had, so it is.
+    int between = seconds / 4 > 0 ? seconds / 4 : 1;
+    nkti_os_setsockopt(fd, IPPROTO_TCP, TCP_KEEPINTVL, between < 75 ? between : 75);
+    nkti_os_setsockopt(fd, IPPROTO_TCP, TCP_KEEPCNT, 4);
+#endif
 #if NKTI_WINDOWS
     if (err == NKT_EUNSUPPORTED) {
         // Older ones: on, milliseconds before the first probe, between probes.
@@ -10151,7 +10161,10 @@ static void nkti_race_keep_log(nkt_conn *conn, const nkti_race *race, int err, i
     nkti_connect_log *log = nkti_handle_extra(&conn->handle) == NULL ? NULL
         : (nkti_connect_log *)nkti_alloc(conn->handle.env,
                                          nkti_connect_log_size(kept, target_size));
-    if (log == NULL) return;
+    if (log == NULL) {
+        nkti_handle_free_more(&conn->handle);
+        return;
+    }
     log->target_size = (uint32_t)target_size;
     log->err = err;
     log->os_error = err < 0 ? race->os_error : 0;
@@ -10444,7 +10457,9 @@ static void nkti_report_text(nkt_connect_report *report, const char *target) {
     }
 }
 
-NKT_API int nkt_conn_report(nkt_conn *conn, nkt_connect_report *report) {
+// `given_up` is why a connect that is under way will not go on; NKT_EAGAIN: it
+// will.
+static int nkti_report(nkt_conn *conn, int given_up, nkt_connect_report *report) {
     nkti_connect_log *log = nkti_conn_log(conn);
     if (log == NULL && !conn->connecting) return NKT_ENOTFOUND;
     const char *target = NULL;
@@ -10452,7 +10467,7 @@ NKT_API int nkt_conn_report(nkt_conn *conn, nkt_connect_report *report) {
     if (conn->connecting) {
         const nkti_race *race = (const nkti_race *)conn->bottom.self;
         target = race->target;
-        report->err = NKT_EAGAIN;
+        report->err = given_up;
         report->elapsed_ms = nkti_race_ms(race, nkti_now(conn->handle.env));
         report->attempt_count = (int32_t)race->attempt_count;
         memcpy(report->lookup_err, race->lookup_err, sizeof report->lookup_err);
@@ -10466,6 +10481,10 @@ NKT_API int nkt_conn_report(nkt_conn *conn, nkt_connect_report *report) {
     }
     nkti_report_text(report, target);
     return NKT_OK;
+}
+
+NKT_API int nkt_conn_report(nkt_conn *conn, nkt_connect_report *report) {
+    return nkti_report(conn, NKT_EAGAIN, report);
 }
 
 // --- Starting ----------------------------------------------------------------
@@ -10670,10 +10689,22 @@ NKT_API int nkt_connect_wait(nkt_conn *conn, int32_t timeout_ms) {
     return nkti_connect_await(conn, nkti_deadline(nkti_now(conn->handle.env), timeout_ms));
 }
 
+// The caller's report is filled whatever happens, also where there was no
+// memory to keep what was tried.
+static void nkti_connect_tell(nkt_conn *conn, int err, nkt_connect_report *report) {
+    nkt_problem none;
+    if (nkti_report(conn, err < 0 ? err : (int)NKT_EAGAIN, report) == NKT_OK) return;
+    memset(&none, 0, sizeof none);
+    nkti_report_problem(report, err, NULL, &none);
+    if (err < 0) return;
+    nkti_text text = nkti_text_begin(report->text, sizeof report->text);
+    nkti_text_str(&text, "connected");
+}
+
 // What nkt_connect and nkt_connect_addr do after the beginning.
 static int nkti_connect_complete(const nkt_connect_opts *opts, nkt_conn *conn, nkt_conn **out) {
     int err = conn->handle.nonblocking ? NKT_OK : nkt_connect_finish(conn);
-    if (opts != NULL && opts->report != NULL) nkt_conn_report(conn, opts->report);
+    if (opts != NULL && opts->report != NULL) nkti_connect_tell(conn, err, opts->report);
     if (err < 0) {
         nkt_conn_close(conn);
         return err;

@@ -1,14 +1,16 @@
-// chat_server.c - a chat room for thousands, in one thread, no callbacks
+// chat_server.c - chat rooms for thousands, in one thread, no callbacks
 //
 // Shows the poller: one loop waits for everybody at once. Somebody who does not
 // read cannot hold up the room: once 64 KiB wait for him, lines are left out
-// for him, and when he reads again he is told how many he missed.
+// for him, and when he reads again he is told how many he missed. Somebody who
+// is gone without a word (no power, no network) is found out by keep-alive.
 //
 //     cc -O2 -I. examples/chat_server.c -o chat_server -pthread
-//     ./chat_server :7777
+//     ./chat_server :7777 [SECONDS]   (idle before a probe; 60)
 //     ./chat_client localhost:7777    (in another window)
 //
-// What somebody types goes to all others; "/nick NAME" changes a name. Prints:
+// What somebody types goes to all others in the room; "/nick NAME" changes a
+// name, "/join ROOM" goes to another room. Prints:
 //
 //     listening on [::]:7777
 //     guest1 came from [::1]:40112, 1 here
@@ -24,12 +26,20 @@
 
 typedef struct guest {
     nkt_conn *conn;
-    struct guest *prev, *next;
+    struct room *in;
+    struct guest *prev, *next;  // in the same room
     unsigned missed;            // lines left out since the queue was full
     char name[24];
 } guest;
 
-static guest *room;             // everybody, as a list
+// A room is there as long as somebody is in it; the first one always.
+typedef struct room {
+    struct room *next;
+    guest *guests;
+    char name[24];
+} room;
+
+static room hall;
 static unsigned here, came;
 
 // Other failures than a full queue come back from read_line, where the guest is
@@ -40,7 +50,7 @@ static void tell(guest *to, const nkt_str *pieces, size_t count) {
 
 static void tell_others(const guest *from, const char *text, nkt_str line) {
     nkt_str pieces[4] = {nkt_str_of(from->name), nkt_str_of(text), line, nkt_str_of("\n")};
-    for (guest *to = room; to != NULL; to = to->next)
+    for (guest *to = from->in->guests; to != NULL; to = to->next)
         if (to != from) tell(to, pieces, 4);
 }
 
@@ -51,6 +61,26 @@ static void catch_up(guest *to) {
     if (nkt_conn_write_str(to->conn, text) == NKT_OK) to->missed = 0;
 }
 
+static void enter(guest *who, room *into) {
+    who->in = into;
+    who->prev = NULL;
+    who->next = into->guests;
+    if (who->next != NULL) who->next->prev = who;
+    into->guests = who;
+}
+
+static void leave_room(guest *who) {
+    room *from = who->in;
+    if (who->prev != NULL) who->prev->next = who->next;
+    else from->guests = who->next;
+    if (who->next != NULL) who->next->prev = who->prev;
+    if (from->guests != NULL || from == &hall) return;
+    room **place = &hall.next;
+    while (*place != from) place = &(*place)->next;
+    *place = from->next;
+    free(from);
+}
+
 static void come_in(nkt_poller *poller, nkt_conn *conn) {
     guest *who = (guest *)calloc(1, sizeof *who);
     if (who == NULL || nkt_poller_add_conn(poller, conn, who) < 0) {
@@ -59,9 +89,7 @@ static void come_in(nkt_poller *poller, nkt_conn *conn) {
         return;
     }
     who->conn = conn;
-    who->next = room;
-    if (room != NULL) room->prev = who;
-    room = who;
+    enter(who, &hall);
     here++;
     snprintf(who->name, sizeof who->name, "guest%u", ++came);
     char where[128], text[100];
@@ -72,23 +100,47 @@ static void come_in(nkt_poller *poller, nkt_conn *conn) {
 }
 
 static void go_home(guest *who, int err) {
-    if (who->prev != NULL) who->prev->next = who->next;
-    else room = who->next;
-    if (who->next != NULL) who->next->prev = who->prev;
+    leave_room(who);
     here--;
     printf("%s left (%s), %u here\n", who->name, nkt_strerror(err), here);
     nkt_conn_close(who->conn);
     free(who);
 }
 
-static void rename_guest(guest *who, const char *wish) {
-    char name[sizeof who->name];
-    snprintf(name, sizeof name, "%s", wish);
+// The name that was asked for, if it is one.
+static int is_name(guest *who, const char *wish, char *name, size_t cap) {
+    snprintf(name, cap, "%s", wish);
     for (const char *c = name; *c != '\0'; c++) {
         if (isalnum((unsigned char)*c)) continue;
         nkt_conn_write_str(who->conn, "* a name is letters and digits\n");
-        return;
+        return 0;
     }
+    return 1;
+}
+
+static void join(guest *who, const char *wish) {
+    char name[sizeof hall.name], text[64];
+    if (!is_name(who, wish, name, sizeof name)) return;
+    room *into = &hall;
+    while (into != NULL && strcmp(into->name, name) != 0) into = into->next;
+    if (into == NULL) {
+        into = (room *)calloc(1, sizeof *into);
+        if (into == NULL) return;
+        memcpy(into->name, name, sizeof name);
+        into->next = hall.next;
+        hall.next = into;
+    }
+    if (into != who->in) {
+        leave_room(who);
+        enter(who, into);
+    }
+    snprintf(text, sizeof text, "* you are in %s\n", name);
+    nkt_conn_write_str(who->conn, text);
+}
+
+static void rename_guest(guest *who, const char *wish) {
+    char name[sizeof who->name];
+    if (!is_name(who, wish, name, sizeof name)) return;
     tell_others(who, " is now ", nkt_str_of(name));
     printf("%s is now %s\n", who->name, name);
     memcpy(who->name, name, sizeof name);
@@ -96,6 +148,7 @@ static void rename_guest(guest *who, const char *wish) {
 
 static void hear(guest *from, nkt_str line) {
     if (nkt_str_begins(line, "/nick ")) rename_guest(from, line.ptr + 6);
+    else if (nkt_str_begins(line, "/join ")) join(from, line.ptr + 6);
     else tell_others(from, ": ", line);
 }
 
@@ -114,6 +167,7 @@ int main(int argc, char **argv) {
     opts.nonblocking = true;                // and so is what it accepts
     opts.stream.line_max = 1000;
     opts.stream.queue_max = 65536;
+    opts.stream.keepalive_s = argc > 2 ? (int32_t)strtol(argv[2], NULL, 10) : 60;
     opts.problem = &problem;
     nkt_listener *listener;
     if (nkt_listen(argc > 1 ? argv[1] : ":7777", &opts, &listener) < 0) {

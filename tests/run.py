@@ -112,7 +112,20 @@ CONFIGS = [
            unlike=r"_threads", needs="gcc"),
     Config("tsan", "gcc", WARNINGS + " -O1 -g -fsanitize=thread", slow=6,
            match=r"_threads|^scenario/|/test_(poller|listen|connect|transport|env|lookup|race)\.c",
-           prefix=NO_ASLR, needs="gcc and libtsan"),
+           unlike=r"fault", prefix=NO_ASLR, needs="gcc and libtsan"),
+    # The bugs of other libraries that show in a whole run: descriptors beyond select()'s, and a
+    # char that is signed or not.
+    Config("bug-25-high-descriptors", "gcc", WARNINGS + " -O1 -g", suites="unit scenario", slow=3,
+           prefix="python3 " + os.path.join(ROOT, "tests", "high_fds.py"),
+           unlike=r"fault|_posix|lookup|race", needs="gcc"),
+    Config("bug-43-signed-char", "gcc", WARNINGS + " -O1 -fsigned-char",
+           match=r"data/|scenario/scenario|/test_(addr|net|target|transport)\.c", needs="gcc"),
+    Config("bug-43-unsigned-char", "gcc", WARNINGS + " -O1 -funsigned-char",
+           match=r"data/|scenario/scenario|/test_(addr|net|target|transport)\.c", needs="gcc"),
+    # Every call of the system and the allocator fails in turn, over the whole of two tables; the
+    # other configurations run a sample of it.
+    Config("fault", "gcc", WARNINGS + " -O1 -g -DFAULT_ALL " + ASAN, slow=15, match=r"fault",
+           needs="gcc"),
     Config("wine", "x86_64-w64-mingw32-gcc", WARNINGS + " -Werror -O1 -g", slow=3,
            suites="unit scenario data", libs="-lws2_32 -liphlpapi", wine=True,
            needs="mingw-w64 and wine64"),
@@ -151,6 +164,7 @@ STEPS = [
     Step("examples", in_test=True),
     Step("fuzz"),
     Step("interop"),
+    Step("load", in_test=True, alone="--all" in sys.argv),
     Step("lint", "python3 tests/lint.py"),
     Step("bench"),
     Step("lab", alone=True),

@@ -42,7 +42,9 @@
     #define RAW_NO_FD (-1)
 #endif
 
-#define RAW_LIMIT_MS 20000      // no raw call waits longer
+#ifndef RAW_LIMIT_MS
+    #define RAW_LIMIT_MS 20000      // no raw call waits longer
+#endif
 
 static inline void sleep_ms(int32_t ms) {
 #ifdef _WIN32

@@ -5,7 +5,9 @@
 
 #include "scene.h"
 
-#define ROW_TIMEOUT_MS 30       // of rows that want one to pass
+#ifndef ROW_TIMEOUT_MS
+    #define ROW_TIMEOUT_MS 30       // of rows that want one to pass
+#endif
 
 //------------------------------------------------------------------------------
 // Lines.
@@ -242,7 +244,7 @@ static void row_one_byte_calls(scene *s) {
 }
 
 static void row_many_lines(scene *s) {
-    enum { COUNT = 10000 };
+    enum { COUNT = 10000 / SCENE_THRIFT };
     char *text = (char *)malloc(COUNT * 8);
     char want[16];
     sender pipeline = {0};
@@ -496,7 +498,7 @@ static void row_skip_line(scene *s) {
 }
 
 static void row_long_line_allowed(scene *s) {
-    enum { LEN = 1000000 };
+    enum { LEN = 1000000 / SCENE_THRIFT };
     sender big = {0};
     nkt_str line;
     char *text = (char *)malloc(LEN + 2);
@@ -532,7 +534,7 @@ static void row_endless_line(scene *s) {
     nkt_str line;
     if (!scene_open(s)) return;
     zeros.to = &s->b;
-    zeros.len = (uint64_t)64 << 20;
+    zeros.len = ((uint64_t)64 << 20) / SCENE_THRIFT;
     if (!actor_start(&zeros.base, flood_run)) return;
     CHECK_INT(whole_line(s, &line), NKT_ETOOLONG);
     CHECK_RANGE(s->env.peak, 0, bound);
@@ -579,7 +581,7 @@ static void row_cap_zero(scene *s) {
 }
 
 static void row_read_large(scene *s) {
-    enum { LEN = 3000000 };
+    enum { LEN = 3000000 / SCENE_THRIFT };
     sender big = {0};
     char *buf = (char *)malloc(LEN);
     uint64_t have = 0;
@@ -597,7 +599,7 @@ static void row_read_large(scene *s) {
 }
 
 static void row_exact(scene *s) {
-    enum { LEN = 3000000 };
+    enum { LEN = 3000000 / SCENE_THRIFT };
     sender big = {0};
     char *buf = (char *)malloc(LEN);
     if (scene_open(s) && CHECK(buf != NULL)) {
@@ -774,7 +776,7 @@ static void row_peek_at_end(scene *s) {
 }
 
 static void row_skip(scene *s) {
-    enum { LEN = 1000000 };
+    enum { LEN = 1000000 / SCENE_THRIFT };
     sender big = {0};
     if (!scene_open(s)) return;
     peer_say(&s->b, "abcdefgh");
@@ -850,14 +852,15 @@ static void row_message(scene *s) {
 }
 
 static void row_message_large(scene *s) {
-    enum { LEN = 1048576 };
+    enum { LEN = 1048576 / SCENE_THRIFT };
+    const char head[4] = {0, (char)(LEN >> 16), (char)(LEN >> 8 & 255), 0};
     char *wire = (char *)malloc(LEN + 4);
     sender forth = {0};
     collector back = {0};
     nkt_str message;
     s->stream.queue_max = 2 * LEN;
     if (scene_open(s) && CHECK(wire != NULL)) {
-        memcpy(wire, "\0\x10\0\0", 4);
+        memcpy(wire, head, 4);
         pattern_fill(wire + 4, 0, LEN);
         sender_start(&forth, &s->b, wire, LEN + 4);
         if (CHECK_INT(whole_message(s, &message), NKT_OK)) {

@@ -29,6 +29,26 @@
 #endif
 #define SCENE_SMALL_BUFFER 16384    // for rows that want the system to say no
 
+// What large amounts are divided by, where the table is run thousands of times.
+#ifndef SCENE_THRIFT
+    #define SCENE_THRIFT 1
+#endif
+
+// For a program that makes the system fail under the table: see fault_posix.c.
+typedef struct scene_env scene_env;
+static struct {
+    void (*env)(scene_env *self);           // an environment was made, or changed
+    bool (*again)(int err);                 // a whole_x() is to be called again
+} scene_hooks;
+
+// Whether calls of this thread are those of the tested end, not of its peer's
+// or of the scene's own.
+static __thread bool scene_tested;
+
+static bool scene_again(int err) {
+    return err < 0 && scene_hooks.again != NULL && scene_hooks.again(err);
+}
+
 //------------------------------------------------------------------------------
 // Threads of the peer's side.
 
@@ -68,7 +88,7 @@ static void actor_join(actor *self) {
 //------------------------------------------------------------------------------
 // An environment that counts memory and can be told to do one byte at a time.
 
-typedef struct scene_env {
+struct scene_env {
     nkt_env env;
     nkt_sys_core core;
     int64_t live, peak;             // bytes
@@ -76,7 +96,7 @@ typedef struct scene_env {
     const void *traced;             // whose states are kept
     char states[24][24];
     int state_count;
-} scene_env;
+};
 
 #define SCENE_BLOCK_HEAD 16
 
@@ -134,6 +154,7 @@ static bool scene_env_open(scene_env *self) {
     if (!CHECK_INT(nkt_env_init(&self->env), NKT_OK)) return false;
     self->env.allocate = scene_allocate;
     self->env.user = self;
+    if (scene_hooks.env != NULL) scene_hooks.env(self);
     return true;
 }
 
@@ -144,6 +165,7 @@ static void scene_env_one_byte(scene_env *self) {
     if (self->core.recv_wait != NULL) self->core.recv_wait = scene_recv_wait_one;
     self->core.send = scene_send_one;
     self->env.core = &self->core;
+    if (scene_hooks.env != NULL) scene_hooks.env(self);
 }
 
 static void scene_env_close(scene_env *self) {
@@ -190,23 +212,38 @@ static const peer_kind peer_raw = {peer_raw_send, peer_raw_recv, peer_raw_finish
                                    peer_raw_close};
 
 // A blocking netkit connection.
+static bool peer_begin(void) {
+    bool before = scene_tested;
+    scene_tested = false;
+    return before;
+}
+
 static ptrdiff_t peer_conn_send(peer *self, const void *data, size_t len) {
+    bool before = peer_begin();
     int err = nkt_conn_write(self->conn, data, len);
+    scene_tested = before;
     return err < 0 ? err : (ptrdiff_t)len;
 }
 
 static ptrdiff_t peer_conn_recv(peer *self, void *buf, size_t cap) {
-    return nkt_conn_read(self->conn, buf, cap);
+    bool before = peer_begin();
+    ptrdiff_t got = nkt_conn_read(self->conn, buf, cap);
+    scene_tested = before;
+    return got;
 }
 
 static void peer_conn_finish(peer *self) {
+    bool before = peer_begin();
     CHECK_INT(nkt_conn_shutdown_write(self->conn), NKT_OK);
+    scene_tested = before;
 }
 
 static void peer_conn_close(peer *self, bool reset) {
+    bool before = peer_begin();
     if (reset) nkt_conn_abort(self->conn);
     else nkt_conn_close(self->conn);
     self->conn = NULL;
+    scene_tested = before;
 }
 
 static const peer_kind peer_conn = {peer_conn_send, peer_conn_recv, peer_conn_finish,
@@ -300,6 +337,7 @@ typedef struct scene {
     peer b;
     int64_t limit_ns;           // when the guard strikes
     uint32_t seen;              // events that came
+    size_t earlier;             // taken by whole_write before its last call
 } scene;
 
 // The guard: one thread that interrupts a scene which takes too long.
@@ -381,8 +419,10 @@ static int scene_wait_watch(scene *s, uint32_t want) {
     if (s->frame_ms > 0 && frame < until) until = frame;
     const nkt_sys_core *core = s->env.env.core != NULL ? s->env.env.core
                                                        : nkt_sys_core_default();
+    bool before = peer_begin();
     int err = core->wait(&s->env.env, interest.watches, interest.count,
                          until > now ? until - now : 0);
+    scene_tested = before;
     if (err == NKT_EINTR) return s->signals ? NKT_EINTR : NKT_OK;
     return err < 0 ? err : NKT_OK;
 }
@@ -404,6 +444,7 @@ static void scene_conn_opts(scene *s, nkt_conn_opts *opts) {
     if (s->small_buffers && s->face->carrier != CARRIER_PAIR) {
         opts->stream.send_buffer = SCENE_SMALL_BUFFER;
     }
+    if (SCENE_THRIFT > 1 && opts->stream.queue_max == 0) opts->stream.queue_max = 131072;
 }
 
 // Of a peer that is a netkit connection: it blocks, and not for ever.
@@ -430,8 +471,9 @@ static bool scene_connect(scene *s, const char *target) {
     if (!CHECK_INT(nkt_connect(target, &opts, &s->a), NKT_OK)) return false;
     if (!scene_add(s)) return false;
     int err;
-    while ((err = nkt_connect_finish(s->a)) == NKT_EAGAIN) {
-        if ((err = scene_wait(s, NKT_WRITE)) != NKT_OK) break;
+    while ((err = nkt_connect_finish(s->a)) == NKT_EAGAIN || scene_again(err)) {
+        if (err == NKT_EAGAIN && (err = scene_wait(s, NKT_WRITE)) != NKT_OK &&
+            !scene_again(err)) break;
     }
     return CHECK_INT(err, NKT_OK);
 }
@@ -449,8 +491,11 @@ static bool scene_listen(scene *s, const char *target, nkt_listener **listener) 
 
 static bool scene_accept(scene *s, nkt_listener *listener) {
     int err;
-    while ((err = nkt_accept(listener, &s->a)) == NKT_EAGAIN && scene_left_ms(s) > 0) {
-        if (!CHECK(s->face->nonblocking)) break;
+    // Out of memory, it has closed the one there was.
+    while ((err = nkt_accept(listener, &s->a)) == NKT_EAGAIN ||
+           (err != NKT_ENOMEM && scene_again(err))) {
+        if (err == NKT_EAGAIN && !CHECK(s->face->nonblocking)) break;
+        if (scene_left_ms(s) == 0) break;
         sleep_ms(1);
     }
     return CHECK_INT(err, NKT_OK) && scene_add(s);
@@ -477,19 +522,24 @@ static bool scene_open_tcp(scene *s) {
         ok = scene_connect(s, target) && CHECK((s->b.fd = raw_accept(listener)) != RAW_NO_FD);
         raw_close(listener);
     }
-    if (!ok) return false;
+    if (s->b.fd == RAW_NO_FD) return false;
     raw_set(s->b.fd, IPPROTO_TCP, TCP_NODELAY, 1);
     s->b.kind = &peer_raw;
-    return true;
+    return ok;
 }
 
 static bool scene_open_rot13(scene *s) {
     nkt_conn_opts opts;
     if (!scene_open_tcp(s)) return false;
     scene_peer_opts(s, &opts);
-    if (!CHECK_INT(nkt_conn_adopt((nkt_fd)s->b.fd, &opts, &s->b.conn), NKT_OK)) return false;
-    s->b.kind = &peer_conn;
-    return CHECK_INT(rot13_push(s->b.conn), NKT_OK) && CHECK_INT(rot13_push(s->a), NKT_OK);
+    bool before = peer_begin();
+    bool ok = CHECK_INT(nkt_conn_adopt((nkt_fd)s->b.fd, &opts, &s->b.conn), NKT_OK);
+    if (ok) {
+        s->b.kind = &peer_conn;
+        ok = CHECK_INT(rot13_push(s->b.conn), NKT_OK);
+    }
+    scene_tested = before;
+    return ok && CHECK_INT(rot13_push(s->a), NKT_OK);
 }
 
 static bool scene_open_pair(scene *s) {
@@ -520,7 +570,7 @@ static bool scene_open_unix(scene *s) {
         raw_close(listener);
     }
     unlink(path);
-    if (ok) s->b.kind = &peer_raw;
+    if (s->b.fd != RAW_NO_FD) s->b.kind = &peer_raw;
     return ok;
 }
 #else
@@ -589,11 +639,13 @@ static void scene_free(scene *s) {
 // Whole operations on the tested end.
 
 #define WHOLE(result, call, want)                                                        \
-    do {                                                                                 \
+    for (;;) {                                                                           \
         (result) = (call);                                                               \
+        if (scene_again((int)(result))) continue;                                        \
         if ((result) != NKT_EAGAIN) break;                                               \
         (result) = scene_wait(s, want);                                                  \
-    } while ((result) == NKT_OK)
+        if ((result) != NKT_OK && !scene_again((int)(result))) break;                    \
+    }
 
 static int whole_line(scene *s, nkt_str *line) {
     int err;
@@ -649,26 +701,68 @@ static int whole_message(scene *s, nkt_str *message) {
     return err;
 }
 
+// Called again, it goes on with the rest.
 static int whole_write(scene *s, const void *data, size_t len) {
-    int err;
-    WHOLE(err, nkt_conn_write(s->a, data, len), NKT_WRITE);
-    return err;
+    const char *bytes = (const char *)data;
+    size_t done = 0;
+    for (;;) {
+        s->earlier = done;
+        int err = nkt_conn_write(s->a, done > 0 ? bytes + done : bytes, len - done);
+        if (scene_again(err)) {
+            done += nkt_conn_written(s->a);
+            continue;
+        }
+        if (err != NKT_EAGAIN) return err;
+        err = scene_wait(s, NKT_WRITE);
+        if (err != NKT_OK && !scene_again(err)) return err;
+    }
 }
 
 static int whole_say(scene *s, const char *text) {
     return whole_write(s, text, strlen(text));
 }
 
-static int whole_writev(scene *s, const nkt_str *pieces, size_t count) {
-    int err;
-    WHOLE(err, nkt_conn_writev(s->a, pieces, count), NKT_WRITE);
+// Writes what is behind the first `done` bytes of the pieces.
+static int whole_rest(scene *s, const nkt_str *pieces, size_t count, size_t done) {
+    int err = NKT_OK;
+    for (size_t i = 0; i < count && err == NKT_OK; i++) {
+        size_t gone = done < pieces[i].len ? done : pieces[i].len;
+        if (gone < pieces[i].len) err = whole_write(s, pieces[i].ptr + gone, pieces[i].len - gone);
+        done -= gone;
+    }
     return err;
 }
 
+static int whole_writev(scene *s, const nkt_str *pieces, size_t count) {
+    for (;;) {
+        int err = nkt_conn_writev(s->a, pieces, count);
+        if (scene_again(err)) {
+            if (nkt_conn_written(s->a) == 0) continue;
+            return whole_rest(s, pieces, count, nkt_conn_written(s->a));
+        }
+        if (err != NKT_EAGAIN) return err;
+        err = scene_wait(s, NKT_WRITE);
+        if (err != NKT_OK && !scene_again(err)) return err;
+    }
+}
+
 static int whole_write_message(scene *s, const void *data, size_t len) {
-    int err;
-    WHOLE(err, nkt_conn_write_message(s->a, data, len), NKT_WRITE);
-    return err;
+    char head[4] = {(char)(len >> 24), (char)(len >> 16), (char)(len >> 8), (char)len};
+    nkt_str pieces[2];
+    pieces[0].ptr = head;
+    pieces[0].len = sizeof head;
+    pieces[1].ptr = (const char *)data;
+    pieces[1].len = len;
+    for (;;) {
+        int err = nkt_conn_write_message(s->a, data, len);
+        if (scene_again(err)) {
+            if (nkt_conn_written(s->a) == 0) continue;
+            return whole_rest(s, pieces, 2, nkt_conn_written(s->a));
+        }
+        if (err != NKT_EAGAIN) return err;
+        err = scene_wait(s, NKT_WRITE);
+        if (err != NKT_OK && !scene_again(err)) return err;
+    }
 }
 
 static int whole_flush(scene *s) {

@@ -1213,18 +1213,36 @@ static void write_timeout_at(const start_time *at) {
 static void time_passes(void) {
     char what[80];
     for (size_t i = 0; i < sizeof start_times / sizeof start_times[0]; i++) {
-        snprintf(what, sizeof what, "timers in order, from %s", start_times[i].name);
+        snprintf(what, sizeof what, "bug 33: timers in order, from %s", start_times[i].name);
         TEST(named(what)) timers_at(&start_times[i]);
-        snprintf(what, sizeof what, "a timer that repeats, from %s", start_times[i].name);
+        snprintf(what, sizeof what, "bug 33: a timer that repeats, from %s", start_times[i].name);
         TEST(named(what)) repeat_at(&start_times[i]);
-        snprintf(what, sizeof what, "a read time-out, from %s", start_times[i].name);
+        snprintf(what, sizeof what, "bug 33: a read time-out, from %s", start_times[i].name);
         TEST(named(what)) read_timeout_at(&start_times[i]);
-        snprintf(what, sizeof what, "a write time-out, from %s", start_times[i].name);
+        snprintf(what, sizeof what, "bug 33: a write time-out, from %s", start_times[i].name);
         TEST(named(what)) write_timeout_at(&start_times[i]);
     }
 }
 
+// The clock goes on while the machine sleeps, past 32 bits of milliseconds.
+static void suspended(void) {
+    probe p;
+    nkt_poller *poller = start(&p);
+    p.fake = true;
+    nkt_task *soon = timer(&p, 1000, 0), *late = timer(&p, 100000000, 0);
+    CHECK_INT(nkt_poller_add_task(poller, soon, soon), NKT_OK);
+    CHECK_INT(nkt_poller_add_task(poller, late, late), NKT_OK);
+    p.now = 4294967296LL * PROBE_MS + 500 * PROBE_MS;       // 49.7 days
+    CHECK_INT(nkt_poller_wait(poller, 0), 2);
+    CHECK_INT(nkt_poller_wait(poller, 0), 2);
+    nkt_task_close(soon);
+    nkt_task_close(late);
+    nkt_poller_close(poller);
+    probe_close(&p);
+}
+
 static void timers_and_more(void) {
+    TEST(named("bug 33: suspended for 49 days")) suspended();
     TEST(named("each expiry is told once, fetched or not")) {
         probe p;
         nkt_poller *poller = start(&p);
