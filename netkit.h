@@ -10162,7 +10162,9 @@ static void nkti_race_keep_log(nkt_conn *conn, const nkti_race *race, int err, i
         : (nkti_connect_log *)nkti_alloc(conn->handle.env,
                                          nkti_connect_log_size(kept, target_size));
     if (log == NULL) {
-        nkti_handle_free_more(&conn->handle);
+        // Registrations that are left keep it, and free it when they go.
+        nkti_extra *extra = conn->handle.extra;
+        if (extra != NULL && extra->more == NULL) nkti_handle_free_more(&conn->handle);
         return;
     }
     log->target_size = (uint32_t)target_size;
