@@ -372,6 +372,10 @@ static int excuse(const char *file, int line, int is_number, long long got) {
     if (!fault.told && is_number && is_the_failure(got)) fault.told = true;
     if (!fault.told && told_by_next_write(fault.s)) fault.told = true;
     if (!fault.told && is_number && got == NKT_OK && told_by_next_read(fault.s)) fault.told = true;
+    // This is how a poller tells of a signal.
+    if (fault.entry == F_poll_wait && fault.err == NKT_EINTR && is_number && got == 0) {
+        fault.told = true;
+    }
     // An option that could not be set is not missed, but this row needs it.
     if (fault.entry == F_set_option && fault.s->small_buffers) fault.told = true;
     if (!fault.told) return 0;
@@ -462,11 +466,12 @@ static bool inject(const row *r, const face *f, int entry, int err, long n, bool
 }
 
 // For good, these are not of this world: a call that cannot wait, cannot be
-// interrupted for ever, and readiness that is always wrong is none.
+// interrupted for ever, and readiness that is always wrong is none. A poller
+// whose every wait is interrupted has nothing to go on with.
 static bool plausible_for_good(int entry, int err) {
     if (err == NKT_EAGAIN) return false;
     if (err == NKT_EABORTED) return false;
-    return err != NKT_EINTR || entry == F_wait || entry == F_poll_wait || entry == F_close;
+    return err != NKT_EINTR || entry == F_wait || entry == F_close;
 }
 
 static void inject_entry(const row *r, const face *f, int entry) {

@@ -452,6 +452,7 @@ static void both_ways_blocking(scene *s, uint64_t total, char *buf) {
         if (!pattern_is(buf, have, (size_t)got)) wrong = true;
         have += (uint64_t)got;
     }
+    if (got != NKT_EOF) nkt_conn_interrupt(s->a);       // who writes would wait for ever
     actor_join(&out.base);
     CHECK_INT(got, NKT_EOF);
     CHECK_INT(out.err, NKT_OK);
