@@ -1,0 +1,231 @@
+// test_refusals.c - environments that cannot be used, and a system that balks
+//
+// Where an environment is none, everything that takes one says so, and touches
+// nothing. Where the system is interrupted, full or lacks something, the call
+// goes on, waits or tells.
+
+#define NETKIT_IMPLEMENTATION
+#include "netkit.h"
+
+#include "probe.h"
+
+static void no_operation(void *arg) {
+    (void)arg;
+}
+
+static int64_t no_time;
+
+// With an environment that cannot be used.
+static void refuse_all(nkt_env *env) {
+    nkt_connect_opts connect_opts;
+    nkt_listen_opts listen_opts;
+    nkt_lookup_opts lookup_opts;
+    nkt_timer_opts timer_opts;
+    nkt_poller_opts poller_opts;
+    nkt_conn_opts conn_opts;
+    nkt_ip ip = nkt_ip_loopback(NKT_IPV4);
+    nkt_addr addr = nkt_addr_make(&ip, 9);
+    nkt_conn *conn = NULL, *other = NULL;
+    nkt_listener *listener = NULL;
+    nkt_poller *poller = NULL;
+    nkt_task *task = NULL;
+    char byte = 'x';
+    memset(&connect_opts, 0, sizeof connect_opts);
+    memset(&listen_opts, 0, sizeof listen_opts);
+    memset(&lookup_opts, 0, sizeof lookup_opts);
+    memset(&timer_opts, 0, sizeof timer_opts);
+    memset(&poller_opts, 0, sizeof poller_opts);
+    memset(&conn_opts, 0, sizeof conn_opts);
+    connect_opts.env = listen_opts.env = lookup_opts.env = timer_opts.env = env;
+    poller_opts.env = conn_opts.env = env;
+    CHECK_INT(nkt_now_ns(env), no_time);
+    CHECK_INT(nkt_random(env, &byte, 1), NKT_EOS);
+    CHECK_INT(byte, 'x');
+    CHECK_INT(nkt_thread_start(env, no_operation, NULL), NKT_EINVAL);
+    CHECK_INT(nkt_connect("127.0.0.1:9", &connect_opts, &conn), NKT_EINVAL);
+    CHECK_INT(nkt_connect_addr(&addr, &connect_opts, &conn), NKT_EINVAL);
+    CHECK_INT(nkt_conn_adopt(0, &conn_opts, &conn), NKT_EINVAL);
+    CHECK_INT(nkt_conn_pair(&conn_opts, &conn_opts, &conn, &other), NKT_EINVAL);
+    CHECK_INT(nkt_listen("127.0.0.1:0", &listen_opts, &listener), NKT_EINVAL);
+    CHECK_INT(nkt_listener_adopt(0, &listen_opts, &listener), NKT_EINVAL);
+    CHECK_INT(nkt_poller_open(&poller_opts, &poller), NKT_EINVAL);
+    CHECK_INT(nkt_timer_start(&timer_opts, &task), NKT_EINVAL);
+    CHECK_INT(nkt_lookup_start("127.0.0.1", &lookup_opts, &task), NKT_EINVAL);
+    CHECK_INT(nkt_lookup("127.0.0.1", &lookup_opts, &ip, 1), NKT_EINVAL);
+    CHECK_INT(nkt_ip_sort(env, &ip, 1), NKT_EINVAL);
+    CHECK(conn == NULL && other == NULL && listener == NULL && poller == NULL && task == NULL);
+}
+
+static void environments(void) {
+    TEST("an environment that was not initialised") {
+        nkt_env env;
+        memset(&env, 0, sizeof env);
+        refuse_all(&env);
+    }
+    TEST("an environment of an older netkit") {
+        nkt_env env;
+        CHECK_INT(nkt_env_init(&env), NKT_OK);
+        env.size = sizeof env - 1;
+        refuse_all(&env);
+        env.size = sizeof env;
+        nkt_env_free(&env);
+    }
+    TEST("a table of an older netkit") {
+        nkt_env env;
+        nkt_sys_core core = *nkt_sys_core_default();
+        CHECK_INT(nkt_env_init(&env), NKT_OK);
+        core.size = sizeof core - 1;
+        env.core = &core;
+        refuse_all(&env);
+        nkt_env_free(&env);
+    }
+    TEST("an environment without a table has the system's") {
+        nkt_env env;
+        CHECK_INT(nkt_env_init(&env), NKT_OK);
+        env.core = NULL;
+        CHECK(nkt_now_ns(&env) > 0);
+        CHECK(env.core == nkt_sys_core_default());
+        env.core = NULL;
+        nkt_env_free(&env);
+        CHECK(env.state == NULL);
+    }
+}
+
+static void arguments(void) {
+    static const int32_t ports[] = { -1, 65536, INT32_MAX, INT32_MIN };
+    TEST("a default port that is none") {
+        for (size_t i = 0; i < sizeof ports / sizeof ports[0]; i++) {
+            nkt_connect_opts opts;
+            nkt_connect_report report;
+            nkt_conn *conn = NULL;
+            memset(&opts, 0, sizeof opts);
+            opts.default_port = ports[i];
+            opts.report = &report;
+            CHECK_INT(nkt_connect("127.0.0.1:9", &opts, &conn), NKT_EPORT);
+            CHECK_STR(report.problem.field, "default_port");
+            CHECK(conn == NULL);
+        }
+    }
+    TEST("a look-up without room for an answer") {
+        nkt_ip ip;
+        memset(&ip, 0xa5, sizeof ip);
+        CHECK_INT(nkt_lookup("127.0.0.1", NULL, &ip, 0), NKT_EINVAL);
+        CHECK_INT(nkt_lookup("127.0.0.1", NULL, NULL, 4), NKT_EINVAL);
+        CHECK_INT(ip.family, 0xa5);
+        CHECK_INT(nkt_lookup("127.0.0.1", NULL, &ip, 1), 1);
+        CHECK_INT(ip.family, NKT_IPV4);
+    }
+}
+
+// More interruptions in a row than are tried over count as nothing there.
+static void interruptions(void) {
+    TEST("interrupted again and again") {
+        probe p;
+        nkt_conn *near_end = NULL, *far_end = NULL;
+        char byte = 0;
+        probe_open(&p);
+        if (!probe_tcp(&p, true, true, &near_end, &far_end)) return;
+        probe_say(near_end, far_end, "ab", &p.env);
+        probe_fail(&p, PROBE_RECV, NKT_EINTR, 3);
+        CHECK_INT(nkt_conn_read(far_end, &byte, 1), 1);
+        CHECK_INT(byte, 'a');
+        CHECK_INT(nkt_conn_read(far_end, &byte, 1), 1);
+        probe_say(near_end, far_end, "c", &p.env);
+        probe_fail(&p, PROBE_RECV, NKT_EINTR, 16);
+        CHECK_INT(nkt_conn_read(far_end, &byte, 1), NKT_EAGAIN);
+        CHECK_INT(nkt_conn_read(far_end, &byte, 1), 1);
+        CHECK_INT(byte, 'c');
+        probe_fail(&p, PROBE_SEND, NKT_EINTR, 16);
+        CHECK_INT(nkt_conn_write(near_end, "d", 1), NKT_OK);
+        CHECK_INT(nkt_conn_queued(near_end), 1);
+        CHECK_INT(nkt_conn_flush(near_end), NKT_OK);
+        CHECK_INT(nkt_conn_queued(near_end), 0);
+        CHECK(probe_until(&p.env, nkt_conn_descriptor(far_end), NKT_READ));
+        CHECK_INT(nkt_conn_read(far_end, &byte, 1), 1);
+        CHECK_INT(byte, 'd');
+        nkt_conn_close(near_end);
+        nkt_conn_close(far_end);
+        probe_close(&p);
+    }
+}
+
+static int cannot_block(nkt_env *env, nkt_fd fd, bool blocking) {
+    (void)env;
+    (void)fd;
+    (void)blocking;
+    return NKT_EACCES;
+}
+
+static int cannot_tell(nkt_env *env, nkt_fd fd, int option, int64_t *value) {
+    if (option != NKT_SO_KEEPALIVE_S) return probe_system()->get_option(env, fd, option, value);
+    return NKT_EUNSUPPORTED;
+}
+
+static void lacking(void) {
+    TEST("a descriptor whose mode cannot be changed stays whose it was") {
+        probe p;
+        nkt_conn *near_end = NULL, *far_end = NULL, *again = NULL;
+        nkt_conn_opts opts;
+        nkt_fd fd = NKT_NO_FD;
+        memset(&opts, 0, sizeof opts);
+        probe_open(&p);
+        opts.env = &p.env;
+        if (!probe_tcp(&p, true, true, &near_end, &far_end)) return;
+        p.core.set_blocking = cannot_block;
+        CHECK_INT(nkt_conn_detach(near_end, &fd), NKT_EACCES);
+        CHECK_INT(fd, NKT_NO_FD);
+        p.core.set_blocking = probe_system()->set_blocking;
+        CHECK_INT(nkt_conn_detach(near_end, &fd), NKT_OK);
+        p.core.set_blocking = cannot_block;
+        CHECK_INT(nkt_conn_adopt(fd, &opts, &again), NKT_EACCES);
+        CHECK(again == NULL);
+        p.core.set_blocking = probe_system()->set_blocking;
+        CHECK_INT(nkt_conn_adopt(fd, &opts, &again), NKT_OK);
+        nkt_conn_close(again);
+        nkt_conn_close(far_end);
+        probe_close(&p);
+    }
+    TEST("a system that does not tell its keep-alive is told what was set") {
+        probe p;
+        nkt_conn *near_end = NULL, *far_end = NULL;
+        int64_t value = 0;
+        probe_open(&p);
+        if (!probe_tcp(&p, true, true, &near_end, &far_end)) return;
+        p.core.get_option = cannot_tell;
+        CHECK_INT(nkt_conn_get_option(near_end, NKT_OPT_KEEPALIVE_S, &value), NKT_OK);
+        CHECK_INT(value, 0);
+        CHECK_INT(nkt_conn_set_option(near_end, NKT_OPT_KEEPALIVE_S, 33), NKT_OK);
+        CHECK_INT(nkt_conn_get_option(near_end, NKT_OPT_KEEPALIVE_S, &value), NKT_OK);
+        CHECK_INT(value, 33);
+        nkt_conn_close(near_end);
+        nkt_conn_close(far_end);
+        probe_close(&p);
+    }
+    TEST("a poller's memory gives out") {
+        probe p;
+        nkt_poller_opts opts;
+        nkt_poller *poller = NULL;
+        memset(&opts, 0, sizeof opts);
+        probe_open(&p);
+        opts.env = &p.env;
+        probe_fail(&p, PROBE_ALLOCATE, NKT_ENOMEM, 1);
+        CHECK_INT(nkt_poller_open(&opts, &poller), NKT_ENOMEM);
+        CHECK(poller == NULL);
+        nkt_timer_opts timer_opts;
+        nkt_task *task = NULL;
+        memset(&timer_opts, 0, sizeof timer_opts);
+        timer_opts.env = &p.env;
+        probe_fail(&p, PROBE_ALLOCATE, NKT_ENOMEM, 1);
+        CHECK_INT(nkt_timer_start(&timer_opts, &task), NKT_ENOMEM);
+        CHECK(task == NULL);
+        probe_close(&p);
+    }
+}
+
+int main(void) {
+    environments();
+    arguments();
+    interruptions();
+    lacking();
+    return test_finish();
+}
