@@ -80,8 +80,10 @@ static int sys_getsockname(int fd, struct sockaddr *addr, socklen_t *len) {
     return fails(AT_GETSOCKNAME) ? -1 : getsockname(fd, addr, len);
 }
 
+// Asked for one thing alone, whose type differs between C libraries.
 static int sys_ioctl(int fd, unsigned long what, int *value) {
-    return fails(AT_IOCTL) ? -1 : ioctl(fd, what, value);
+    (void)what;
+    return fails(AT_IOCTL) ? -1 : ioctl(fd, TIOCOUTQ, value);
 }
 
 static int sys_poll(struct pollfd *fds, nfds_t count, int timeout_ms) {
@@ -525,11 +527,9 @@ static void pollers(void) {
     memset(&opts, 0, sizeof opts);
     opts.env = &env;
     TEST("a poller without a backend is none") {
-#ifdef __linux__
-        if (nkt_sys_poll_default() != portable) {
-            fail(AT_EPOLL, EMFILE, 0);
-            CHECK_INT(nkt_poller_open(&opts, &poller), NKT_EMFILE);
-        }
+#if NKTI_EPOLL
+        fail(AT_EPOLL, EMFILE, 0);
+        CHECK_INT(nkt_poller_open(&opts, &poller), NKT_EMFILE);
 #endif
         CHECK(poller == NULL);
     }
@@ -563,12 +563,10 @@ static void pollers(void) {
         memset(&watch, 0, sizeof watch);
         watch.fd = open_socket(NKT_IPV4, 1);
         CHECK_INT(usual->open(&env, &backend), NKT_OK);
-#ifdef __linux__
-        if (usual != portable) {
-            fail(AT_EPOLL_CTL, ENOSPC, 0);
-            CHECK_INT(usual->set(&env, backend, &watch, NKT_READ), NKT_EOS);
-            CHECK_INT(watch.events, 0);
-        }
+#if NKTI_EPOLL
+        fail(AT_EPOLL_CTL, ENOSPC, 0);
+        CHECK_INT(usual->set(&env, backend, &watch, NKT_READ), NKT_EOS);
+        CHECK_INT(watch.events, 0);
 #endif
         CHECK_INT(usual->set(&env, backend, &watch, NKT_READ), NKT_OK);
         CHECK_INT(usual->set(&env, backend, &watch, NKT_READ), NKT_OK);
