@@ -24,6 +24,7 @@ help:
 	@echo 'make test       the tests that need cc, make and python3, in under a minute'
 	@echo 'make test-all   every test: sanitizers, other compilers, Wine, real servers, lint'
 	@echo 'make fuzz       libFuzzer at each parser and the readers, SECONDS=30 each'
+	@echo 'make analyze    what gcc, clang, clang-tidy and cppcheck say without running it'
 	@echo 'make coverage   which lines and branches of netkit.h the tests run'
 	@echo 'make lint       the rules of the house, checked by a program'
 	@echo 'make split      $(BUILD)/split/netkit.h and netkit.c, for who wants a pair'
@@ -64,6 +65,9 @@ test-all:
 
 fuzz:
 	@$(ENV) $(PYTHON) tests/fuzz/test_fuzz.py $(SECONDS)
+
+analyze:
+	@$(ENV) $(PYTHON) tests/analyze/test_analyze.py
 
 coverage:
 	@$(ENV) $(PYTHON) tests/coverage/test_coverage.py
@@ -132,5 +136,5 @@ uninstall:
 clean:
 	rm -rf $(BUILD)
 
-.PHONY: help run examples test test-all fuzz coverage lint split shared bench bench-quick \
+.PHONY: help run examples test test-all fuzz analyze coverage lint split shared bench bench-quick \
     sizes install uninstall clean

@@ -32,8 +32,12 @@ EXCUSED = {
          " no plain rows of conditions"),
         ("redundantContinue", "*", "an empty loop says so with a word"),
         ("constParameter", "*", "a handle is not const because this function does not change it"),
-        ("ctuuninitvar", "*",
-         "the function fills what its argument points to; see nkti_candidate_source"),
+        ("duplicateConditionalAssign", "*",
+         "reading is cheaper than dirtying what nobody needs"),
+        ("variableScope", "*", "declarations stand where they are read best"),
+        ("constVariable", "*", "small rows of numbers need no const"),
+        ("unreadVariable", "*",
+         "set to something before a loop whose condition the compilers cannot see through"),
     ],
 }
 
