@@ -1,0 +1,76 @@
+#!/usr/bin/env python3
+"""The Python examples, as their first lines say."""
+
+import os
+import re
+import signal
+import subprocess
+import sys
+import threading
+import unittest
+
+import nkt_python
+
+nkt_python.use_netkit()
+
+import netkit                                                           # noqa: E402
+
+LIMIT_S = 30
+
+
+def example(name):
+    return [sys.executable, os.path.join(nkt_python.ROOT, "examples", name)]
+
+
+def run(name, *arguments):
+    done = subprocess.run(example(name) + list(arguments), stdin=subprocess.DEVNULL,
+                          stdout=subprocess.PIPE, stderr=subprocess.STDOUT, timeout=LIMIT_S,
+                          check=False)
+    return done.returncode, done.stdout.decode()
+
+
+class Examples(unittest.TestCase):
+    def test_custom_transport(self):
+        self.assertEqual(run("custom_transport.py"), (0, "uryyb, jbeyq\nhello, world\n"))
+
+    def test_line_client(self):
+        def answer(conn):
+            for line in conn.lines():
+                conn.write(b"+" + line.upper().encode() + b"\r\n")
+        with netkit.listen("localhost:0") as listener:
+            server = threading.Thread(target=netkit.serve, args=(answer, listener))
+            server.start()
+            target = "localhost:%d" % listener.port
+            self.assertEqual(run("line_client.py", target, "ping", "pong"),
+                             (0, "+PING\n+PONG\n"))
+            listener.close()
+            server.join(LIMIT_S)
+        status, said = run("line_client.py", target)
+        self.assertEqual(status, 1)
+        self.assertRegex(said, r"^cannot connect: .*refused")
+
+    def test_chat_server(self):
+        server = subprocess.Popen(example("chat_server.py") + ["localhost:0"],
+                                  stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
+                                  preexec_fn=nkt_python.interruptible)
+        self.addCleanup(server.stdout.close)
+        self.addCleanup(server.wait)
+        self.addCleanup(server.kill)
+        first = server.stdout.readline().decode()
+        port = int(re.fullmatch(r"listening on .*:(\d+)\n", first).group(1))
+        with netkit.connect("localhost", port) as ann:
+            ann.timeout = LIMIT_S
+            self.assertIn(b"is here", server.stdout.readline())
+            with netkit.connect("localhost", port) as bob:
+                bob.timeout = LIMIT_S
+                self.assertEqual(ann.readline(), ("%s is here\n" % bob.local).encode())
+                ann.write(b"hello\n")
+                self.assertEqual(bob.readline(), ("%s: hello\n" % ann.local).encode())
+                name = str(bob.local)
+            self.assertEqual(ann.readline(), ("%s has left\n" % name).encode())
+        server.send_signal(signal.SIGINT)
+        self.assertEqual(server.wait(LIMIT_S), 0)
+
+
+if __name__ == "__main__":
+    sys.exit(nkt_python.main())
