@@ -29,6 +29,17 @@ def run(name, *arguments):
     return done.returncode, done.stdout.decode()
 
 
+class Readme(unittest.TestCase):
+    def test_its_programs_run(self):
+        with open(os.path.join(nkt_python.ROOT, "README.md"), encoding="utf-8") as file:
+            programs = re.findall(r"^```python\n(.*?)^```$", file.read(), re.M | re.S)
+        whole = [program for program in programs if "netkit" in program and "talk" in program]
+        self.assertGreaterEqual(len(whole), 2)
+        for program in whole:
+            out, _ = nkt_python.python(program)
+            self.assertEqual(out, "b'you said hello\\n'\n", program)
+
+
 class Examples(unittest.TestCase):
     def test_custom_transport(self):
         self.assertEqual(run("custom_transport.py"), (0, "uryyb, jbeyq\nhello, world\n"))
