@@ -8115,25 +8115,10 @@ typedef struct nkti_queue {
 // thread may write while another reads its own do not share a byte.
 struct nkt_conn {
     nkti_handle handle;
-    nkt_link *top;
-    nkt_link bottom;
-    // Reading.
+    // What nearly every call looks at: near the front, the code is shorter.
     nkti_input *in;             // never NULL: nkti_no_input while there is none
-    uint64_t received;
-    int64_t read_deadline;      // nonblocking only
-    // Writing.
-    nkti_queue *queue;          // nonblocking only
-    size_t written;             // by the last call
-    uint64_t sent;
-    int64_t write_deadline;
-    uint32_t write_need;        // room in the queue that somebody waits for
-    // Settings.
-    uint32_t line_max, message_max, queue_max;
-    int32_t read_timeout_ms, write_timeout_ms;
-    uint16_t keepalive_s;       // for systems that do not tell; up to 18 hours
-    // State.
+    nkt_link *top;
     int16_t read_err, write_err;    // final: NKT_EOF, NKT_ERESET, ...
-    int16_t connect_err;        // how the race ended
     bool connecting : 1;
     bool connect_news : 1;      // the race is over, and no poller has told
     bool : 0;
@@ -8151,7 +8136,23 @@ struct nkt_conn {
         uint32_t in_recv;       // blocking, atomic: a thread is inside recv_wait
         nkti_turn turn;         // nonblocking
     } now;
+    // Reading.
+    uint64_t received;
+    int64_t read_deadline;      // nonblocking only
+    // Writing.
+    nkti_queue *queue;          // nonblocking only
+    size_t written;             // by the last call
+    uint64_t sent;
+    int64_t write_deadline;
+    uint32_t write_need;        // room in the queue that somebody waits for
+    // Settings.
+    uint32_t line_max, message_max, queue_max;
+    int32_t read_timeout_ms, write_timeout_ms;
+    uint16_t keepalive_s;       // for systems that do not tell; up to 18 hours
+    // State.
+    int16_t connect_err;        // how the race ended
     int16_t os_error[2];        // reading, writing: no system's codes are longer
+    nkt_link bottom;
 };
 
 static size_t nkti_unread(const nkt_conn *conn) {
