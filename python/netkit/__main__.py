@@ -1,4 +1,4 @@
-"""The toolbox: python -m netkit connect, listen, resolve, version."""
+"""The toolbox: python -m netkit connect, listen, send, discover, resolve, version."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import threading
 
 import netkit
 
-from . import _lib
+from . import _datagram_tools, _lib
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -26,6 +26,10 @@ EPILOG = """examples:
   printf 'PING\\r\\n' | python -m netkit connect localhost:6379
   python -m netkit listen :7777                      say every line back
   python -m netkit listen chat localhost:7777        say every line to all others
+  python -m netkit listen --udp :5005                print the datagrams that come
+  python -m netkit listen --udp --join 239.1.2.3 :5005   those of a group, too
+  python -m netkit send --udp localhost:5005 hello   send one
+  python -m netkit discover                          who else is on the local networks
   python -m netkit resolve example.org               addresses, the best first
   python -m netkit --json resolve example.org        the same for programs
 
@@ -140,8 +144,10 @@ class Chat:
 
 def listen(options: argparse.Namespace, output: Output) -> int:
     """An echo or a chat, until Ctrl-C."""
+    if options.udp:
+        return _datagram_tools.listen(options, output)
     # "listen :7777" is an echo, too.
-    what, address = options.what, options.address
+    what, address = options.what or "echo", options.address
     if what not in ("echo", "chat"):
         if address is not None:
             raise ValueError("%r is neither echo nor chat" % what)
@@ -208,10 +214,37 @@ def make_parser() -> argparse.ArgumentParser:
 
     one = commands.add_parser("listen", parents=[common], help="an echo or a chat",
                               description=listen.__doc__)
-    one.add_argument("what", nargs="?", default="echo", help="echo (the default) or chat")
+    one.add_argument("what", nargs="?", help="echo (the default, but with --udp) or chat")
     one.add_argument("address", nargs="?", help="[host]:port or unix:/path (:7777)")
     one.add_argument("--max-clients", type=int, metavar="N", help="serve so many at a time")
+    one.add_argument("--udp", action="store_true",
+                     help="print datagrams; they are said back if echo is asked for")
+    one.add_argument("--join", action="append", metavar="GROUP",
+                     help="with --udp: a multicast group to join; may be repeated")
+    one.add_argument("--interface", metavar="NAME",
+                     help="with --join: on this one, by name or address; on every one without")
     one.set_defaults(run=listen)
+
+    one = commands.add_parser("send", parents=[common], help="send a text or lines",
+                              description=_datagram_tools.send.__doc__)
+    one.add_argument("address", help="host:port, a group or 255.255.255.255 with --udp")
+    one.add_argument("text", nargs="*", help="what to send; standard input without, line by line")
+    one.add_argument("--udp", action="store_true", help="as datagrams, not over TCP")
+    one.add_argument("--interface", metavar="NAME", help="with --udp: only through this one")
+    one.add_argument("--timeout", type=float, default=30.0, metavar="S",
+                     help="seconds for the connecting (30)")
+    one.set_defaults(run=_datagram_tools.send)
+
+    one = commands.add_parser("discover", parents=[common], help="who else is on the networks",
+                              description=_datagram_tools.discover.__doc__)
+    one.add_argument("--name", help="what to be found as (the host's name and a number)")
+    one.add_argument("--time", type=float, default=3.0, metavar="S", help="how long (3)")
+    one.add_argument("--group", default=_datagram_tools.GROUP,
+                     help="the multicast group (%s)" % _datagram_tools.GROUP)
+    one.add_argument("--port", type=int, default=_datagram_tools.PORT,
+                     help="the port (%d)" % _datagram_tools.PORT)
+    one.add_argument("--interface", metavar="NAME", help="on this one alone, without broadcast")
+    one.set_defaults(run=_datagram_tools.discover)
 
     one = commands.add_parser("resolve", parents=[common], help="the addresses of a host name",
                               description=resolve.__doc__)

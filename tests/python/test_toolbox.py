@@ -131,5 +131,70 @@ class Toolbox(unittest.TestCase):
         self.assertEqual(server.end(), 130)
 
 
+class Datagrams(unittest.TestCase):
+    def test_listen_and_send(self):
+        server = Server(self, "--udp", "127.0.0.1:0")
+        status, out, err = run("send", "--udp", "127.0.0.1:%d" % server.port, "hello", "there")
+        self.assertEqual((status, out, err), (0, "", "sent 1, 11 bytes\n"))
+        made = server.event("datagram")
+        self.assertEqual((made["text"], made["bytes"], made["to"], made["interface"]),
+                         ("hello there", 11, "127.0.0.1", "lo"))
+        self.assertRegex(made["sender"], r"^127\.0\.0\.1:\d+$")
+        status, out, _ = run("--json", "send", "--udp", "127.0.0.1:%d" % server.port,
+                             stdin=b"one\ntwo\r\n\n")
+        self.assertEqual(json.loads(out), {"event": "sent", "count": 3, "bytes": 6})
+        self.assertEqual(server.end(), 130)
+
+    def test_echo(self):
+        server = Server(self, "--udp", "echo", "127.0.0.1:0")
+        with netkit.udp(timeout=LIMIT_S) as sock:
+            sock.send(b"back", ("127.0.0.1", server.port))
+            self.assertEqual(sock.recv().data, b"back")
+        self.assertEqual(server.end(), 130)
+
+    def test_group(self):
+        server = Server(self, "--udp", "--join", "239.255.77.79", "--interface", "lo", ":0")
+        status, _, err = run("send", "--udp", "--interface", "lo",
+                             "239.255.77.79:%d" % server.port, "to all")
+        self.assertEqual((status, err), (0, "sent 1, 6 bytes\n"))
+        made = server.event("datagram")
+        self.assertEqual((made["text"], made["to"]), ("to all", "239.255.77.79"))
+        self.assertEqual(server.end(), 130)
+
+    def test_send_over_tcp(self):
+        server = Server(self, "127.0.0.1:0")
+        status, _, err = run("send", "127.0.0.1:%d" % server.port, "a", "line")
+        self.assertEqual((status, err), (0, "sent 1, 7 bytes\n"))
+        server.event("connected")
+        self.assertEqual(server.event("line")["text"], "a line")
+
+    def test_discover(self):
+        common = ["discover", "--interface", "lo", "--port", "5578"]
+        other = subprocess.Popen(TOOL + common + ["--name", "alice", "--time", "8"],
+                                 stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL,
+                                 stderr=subprocess.DEVNULL)
+        try:
+            status, out, _ = run("--json", *common, "--name", "bob", "--time", "4")
+        finally:
+            other.kill()
+            other.wait()
+        found = [json.loads(line) for line in out.splitlines()]
+        self.assertEqual(status, 0, out)
+        self.assertEqual((found[0]["event"], found[0]["name"], found[0]["to"]),
+                         ("found", "alice", "239.255.77.77"))
+        self.assertEqual(found[-1], {"event": "done", "found": 1})
+
+    def test_bad(self):
+        for arguments in (["send", "--udp", "127.0.0.1:0", "x"], ["listen", "--udp", "party", ":0"],
+                          ["listen", "--udp", "--join", "nobody", ":0"],
+                          ["send", "--udp", "300.1.2.3:5", "x"]):
+            status, out, err = run(*arguments)
+            self.assertEqual((status, out), (2, ""), arguments)
+            self.assertNotIn("Traceback", err)
+        status, _, err = run("listen", "--udp", "--join", "192.0.2.1", ":0")
+        self.assertEqual(status, 1)
+        self.assertIn("multicast", err)
+
+
 if __name__ == "__main__":
     sys.exit(nkt_python.main())
