@@ -5188,7 +5188,56 @@ static uint32_t nkti_hex_value(char c) {
     return ((digit - 16) & if_digit) + ((letter - 6) & if_letter) + 16;
 }
 
+// Four bytes, the first one lowest.
+static uint32_t nkti_load4(const char *four) {
+    const uint8_t *c = (const uint8_t *)four;
+    return c[0] | (uint32_t)c[1] << 8 | (uint32_t)c[2] << 16 | (uint32_t)c[3] << 24;
+}
+
+// The value of four hex digits, all at once; more than 0xffff if they are not
+// that. Every byte of `all` is looked at by itself: with the top bit set none
+// borrows from its neighbour, and keeps the bit if it is as large as what is
+// taken off.
+static uint32_t nkti_hex4_value(const char *four) {
+    const uint32_t ones = 0x01010101, tops = 0x80808080;
+    uint32_t all = nkti_load4(four);
+    uint32_t lower = all | ones * 0x20;
+    uint32_t digit = ((all | tops) - ones * '0') & ~((all | tops) - ones * ('9' + 1));
+    uint32_t letter = ((lower | tops) - ones * 'a') & ~((lower | tops) - ones * ('f' + 1));
+    if (((digit | letter) & ~all & tops) != tops) return UINT32_MAX;
+    uint32_t values = (lower & ones * 15) + (lower >> 6 & ones) * 9;
+    return (values << 12 & 0xf000) | (values & 0x0f00) | (values >> 12 & 0x00f0) | values >> 24;
+}
+
+// Reads what is right without a branch on how long each number is, which cannot
+// be guessed. False for anything else, which is nkti_ip4_read's to explain.
+static bool nkti_ip4_read_right(nkti_cursor *in, uint8_t *bytes) {
+    const char *p = in->at;
+    const char *end = in->end;
+    if (end - p < 7) return false;              // "0.0.0.0"
+    for (int i = 0; i < 4; i++) {
+        uint32_t left = end - p < 4 ? (uint32_t)(end - p) : 4;
+        if (left == 0) return false;
+        // The bytes past the end are zero; those before it are the address's own.
+        uint32_t text = nkti_load4(p + left - 4) >> (32 - 8 * left);
+        uint32_t digits = text ^ 0x30303030;    // 0 to 9, or more
+        uint32_t others = ((digits & 0x7f7f7f7f) + 0x76767676) | digits;
+        uint32_t count = nkti_lowest_bit((others & 0x00808080) | 0x80000000) / 8;
+        digits <<= 8 * (3 - count);
+        uint32_t value = (digits & 0xff) * 100 + (digits >> 8 & 0xff) * 10 + (digits >> 16 & 0xff);
+        uint32_t next = text >> 8 * count & 0xff;
+        bool is_end = i == 3 ? (next ^ 0x30) > 9 : next == '.';
+        bool leads = (count > 1) & ((text & 0xff) == '0');
+        if ((count == 0) | (value > 255) | leads | !is_end) return false;
+        bytes[i] = (uint8_t)value;
+        p += count + (i < 3);
+    }
+    in->at = p;
+    return true;
+}
+
 static int nkti_ip4_read(nkti_cursor *in, uint8_t *bytes) {
+    if (nkti_ip4_read_right(in, bytes)) return NKT_OK;
     const char *p = in->at;
     const char *end = in->end;
     for (int i = 0; i < 4; i++) {
@@ -5244,6 +5293,9 @@ static int nkti_ip6_read_groups(nkti_cursor *in, uint8_t *row, int *gap) {
     for (;;) {
         const char *group = p;
         uint32_t value = 0;
+        // Most groups have four digits, and one branch for all is guessed better.
+        if (end - p >= 4 && (value = nkti_hex4_value(p)) <= 0xffff) p += 4;
+        else value = 0;
         for (uint32_t digit; p < end && (digit = nkti_hex_value(*p)) <= 15; p++) {
             value = value << 4 | digit;
         }
@@ -5321,18 +5373,17 @@ static int nkti_ip_refuse(nkti_cursor *in, const char *text, nkt_ip *ip) {
     return *p == '.' ? nkti_ip4_read(in, ip->bytes) : nkti_ip6_read(in, ip->bytes);
 }
 
-// Reads an address without a scope and stops behind it. No text begins with
-// addresses of both families, so they can be tried in turn, which is faster
-// than to look for the first dot or colon.
+// Reads an address without a scope and stops behind it. An IPv4 address has a
+// dot behind one to three digits, where IPv6 has none unless it begins with
+// "::".
 static int nkti_ip_read_bare(nkti_cursor *in, nkt_ip *ip) {
     const char *text = in->at;
+    bool dot = in->end - text >= 4 && text[0] != ':' &&
+               ((text[1] == '.') | (text[2] == '.') | (text[3] == '.')) != 0;
     memset(ip, 0, sizeof *ip);
-    ip->family = NKT_IPV4;
-    if (nkti_ip4_read(in, ip->bytes) == NKT_OK) return NKT_OK;
-    ip->family = NKT_IPV6;
-    in->at = text;
-    if (nkti_ip6_read(in, ip->bytes) == NKT_OK) return NKT_OK;
-    return nkti_ip_refuse(in, text, ip);
+    ip->family = dot ? NKT_IPV4 : NKT_IPV6;
+    int err = dot ? nkti_ip4_read(in, ip->bytes) : nkti_ip6_read(in, ip->bytes);
+    return err == NKT_OK ? NKT_OK : nkti_ip_refuse(in, text, ip);
 }
 
 #define NKTI_SCOPE_MAX 63       // bytes in an interface's name
