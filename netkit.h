@@ -5218,7 +5218,7 @@ static bool nkti_ip4_read_right(nkti_cursor *in, uint8_t *bytes) {
     for (int i = 0; i < 4; i++) {
         uint32_t left = end - p < 4 ? (uint32_t)(end - p) : 4;
         if (left == 0) return false;
-        // The bytes past the end are zero; those before it are the address's own.
+        // What would be past the end is zero; nothing there is read.
         uint32_t text = nkti_load4(p + left - 4) >> (32 - 8 * left);
         uint32_t digits = text ^ 0x30303030;    // 0 to 9, or more
         uint32_t others = ((digits & 0x7f7f7f7f) + 0x76767676) | digits;
@@ -5293,7 +5293,7 @@ static int nkti_ip6_read_groups(nkti_cursor *in, uint8_t *row, int *gap) {
     for (;;) {
         const char *group = p;
         uint32_t value = 0;
-        // Most groups have four digits, and one branch for all is guessed better.
+        // Most have four digits, and one branch for all is guessed better.
         if (end - p >= 4 && (value = nkti_hex4_value(p)) <= 0xffff) p += 4;
         else value = 0;
         for (uint32_t digit; p < end && (digit = nkti_hex_value(*p)) <= 15; p++) {

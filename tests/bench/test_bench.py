@@ -11,7 +11,7 @@ import sys
 
 sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), ".."))
 import bench
-from nkt_programs import Failure, Skip, Suite, equal
+from nkt_programs import Failure, Skip, Suite, equal, need
 
 SIZES = ("netkit as a shared object", "netkit with datagrams", "netkit in a small program",
          "raw calls in the same program")
@@ -48,6 +48,31 @@ def check_row(rows, workload, row, unit):
             raise Failure(f"the ratio is {ratio}")
 
 
+def check_calls(mode, most):
+    """The system calls of 1,000 exchanges, both sides, and of nothing else."""
+    strace = need("strace", "strace")
+    log = os.path.join(bench.BUILD, "bench.strace")
+    done = subprocess.run([strace, "-f", "-c", "-o", log, os.path.join(bench.BUILD, "bench_netkit"),
+                           "echo", "1", "1000", mode], stdout=subprocess.PIPE,
+                          stderr=subprocess.STDOUT, text=True, check=False)
+    if "not permitted" in done.stdout:
+        raise Skip("tracing is not permitted here")
+    equal(done.returncode, 0, done.stdout)
+    calls = {}
+    with open(log, encoding="ascii") as file:
+        for words in map(str.split, file):
+            if len(words) >= 5 and words[3].isdigit():
+                calls[words[-1]] = int(words[3])
+    calls.pop("total")
+    asked = {name: calls.pop(name, 0) for name in most}
+    for name, count in most.items():
+        if not 2000 * (count > 0) <= asked[name] <= 2000 * count + 40:
+            raise Failure(f"{name}: {asked[name]} calls, not {count} for each side of an exchange")
+    # What starting and ending the two processes takes.
+    if sum(calls.values()) > 300:
+        raise Failure(f"more calls than there should be: {calls}")
+
+
 def check_size(rows, what):
     if not any(row[0] == what and int(row[2]) > 1000 for row in rows.values()):
         raise Failure(f"no size of {what}")
@@ -64,6 +89,9 @@ def main():
                 units.append(workload.unit + " of CPU")
             for unit in units:
                 suite.run(f"{workload.name}, {row}, {unit}", check_row, rows, workload, row, unit)
+    suite.run("system calls, blocking", check_calls, "block", {"sendto": 1, "recvfrom": 1})
+    suite.run("system calls, poller", check_calls, "poll",
+              {"sendto": 1, "recvfrom": 1, "epoll_wait": 1})
     for what in SIZES:
         suite.run(what, check_size, rows, what)
     return suite.finish()

@@ -1497,6 +1497,65 @@ static void costs_of_blocking(void) {
     }
 }
 
+// Has the peer send lines of all lengths at once, and reads them.
+static void read_lines(nkt_poller *poller, nkt_conn *conn, nkt_conn *peer) {
+    enum { LINES = 300 };
+    static char text[LINES * (LINES + 2)];
+    char *end = text;
+    nkt_str line;
+    for (int i = 0; i < LINES; i++) {
+        memset(end, 'x', (size_t)i);
+        end += i;
+        *end++ = '\n';
+    }
+    CHECK_INT(nkt_conn_write(peer, text, (size_t)(end - text)), NKT_OK);
+    for (int i = 0; i < LINES; i++) {
+        int err;
+        while ((err = nkt_conn_read_line(conn, &line)) == NKT_EAGAIN) {
+            CHECK_INT(only_event(poller, 5000, conn), NKT_READ);
+        }
+        if (!CHECK_INT(err, NKT_OK) || !CHECK_INT(line.len, i)) return;
+    }
+}
+
+static void costs_of_lines(void) {
+    for (int i = 0; i < 2; i++) {
+        TEST(named(i == 0 ? "lines take no memory, and a receive is for many, blocking"
+                          : "lines take no memory, and a receive is for many, on the poller")) {
+            probe p;
+            nkt_conn *conn = NULL, *peer = NULL;
+            nkt_poller *poller = start(&p);
+            probe_tcp(&p, false, i == 1, &peer, &conn);
+            if (i == 1) CHECK_INT(nkt_poller_add_conn(poller, conn, conn), NKT_OK);
+            read_lines(poller, conn, peer);
+            probe_count_again(&p);
+            read_lines(poller, conn, peer);
+            CHECK_INT(probe_calls(&p, PROBE_ALLOCATE), 0);
+            CHECK_RANGE(probe_calls(&p, PROBE_RECV) + probe_calls(&p, PROBE_RECV_WAIT), 1, 60);
+            nkt_conn_close(conn);
+            nkt_conn_close(peer);
+            finish(&p, poller);
+        }
+    }
+    TEST(named("a wait that finds nothing is one call, and takes no memory")) {
+        probe p;
+        nkt_conn *conn = NULL, *peer = NULL;
+        nkt_str line;
+        nkt_poller *poller = start(&p);
+        probe_tcp(&p, false, true, &peer, &conn);
+        CHECK_INT(nkt_poller_add_conn(poller, conn, conn), NKT_OK);
+        CHECK_INT(nkt_conn_read_line(conn, &line), NKT_EAGAIN);
+        CHECK_INT(nkt_poller_wait(poller, 0), 0);
+        probe_count_again(&p);
+        for (int i = 0; i < 10; i++) CHECK_INT(nkt_poller_wait(poller, 0), 0);
+        CHECK_INT(probe_calls(&p, PROBE_ALLOCATE), 0);
+        CHECK_INT(all_calls(&p), 10);
+        nkt_conn_close(conn);
+        nkt_conn_close(peer);
+        finish(&p, poller);
+    }
+}
+
 //------------------------------------------------------------------------------
 // Foreign descriptors, and inside another loop
 //------------------------------------------------------------------------------
@@ -1724,6 +1783,7 @@ static void run_all(const char *name, const nkt_sys_poll *poll) {
     costs();
     costs_of_memory();
     costs_of_blocking();
+    costs_of_lines();
     foreign();
     foreign_file();
     inside_another_loop();
