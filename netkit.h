@@ -8127,9 +8127,9 @@ NKT_API int nkt_lookup(const char *host, const nkt_lookup_opts *opts, nkt_ip *ip
 //
 // Below stands the socket transport: the descriptor itself is `self`. After a
 // receive that did not fill the buffer, the kernel's queue was empty a moment
-// ago; on a poller the next receive says NKT_EAGAIN without asking, because the
-// level-triggered backend will report what comes. That saves every exchange a
-// system call.
+// ago; on a poller or a blocking handle the next receive says NKT_EAGAIN
+// without asking, because the level-triggered wait will report what comes. That
+// saves every exchange a system call.
 //
 // The connection itself is described here, because links point to it.
 //==============================================================================
@@ -8319,19 +8319,25 @@ static nkt_fd nkti_socket_fd(nkt_link *link) {
     return (nkt_fd)(intptr_t)link->self;
 }
 
+// Whether NKT_EAGAIN leads to a wait for input: the poller's, or at once that
+// of a blocking handle.
+static bool nkti_socket_is_told(const nkt_conn *conn) {
+    return !conn->handle.nonblocking || (conn->handle.watch.events & NKT_READ) != 0;
+}
+
 static ptrdiff_t nkti_socket_recv(nkt_link *link, void *buf, size_t cap) {
     nkt_conn *conn = link->conn;
     nkt_env *env = conn->handle.env;
     if (conn->short_read) {
         conn->short_read = false;
-        if (conn->handle.watch.events & NKT_READ) return NKT_EAGAIN;
+        if (nkti_socket_is_told(conn)) return NKT_EAGAIN;
     }
     ptrdiff_t count = NKT_EINTR;
     for (int i = 0; i < NKTI_EINTR_MAX && count == NKT_EINTR; i++) {
         count = env->core->recv(env, nkti_socket_fd(link), buf, cap);
     }
     if (count > 0) {
-        conn->short_read = (size_t)count < cap && (conn->handle.watch.events & NKT_READ) != 0;
+        conn->short_read = (size_t)count < cap && nkti_socket_is_told(conn);
     } else if (count == NKT_EINTR) {
         count = NKT_EAGAIN;
     } else if (count != NKT_EAGAIN && count != NKT_EOF) {

@@ -1495,6 +1495,31 @@ static void costs_of_blocking(void) {
         nkt_conn_close(b);
         finish(&p, poller);
     }
+    TEST(named("with a time-out it is a send, a wait and a receive")) {
+        probe p;
+        nkt_conn *a = NULL, *b = NULL;
+        nkt_str line;
+        nkt_poller *poller = start(&p);
+        probe_tcp(&p, false, false, &a, &b);
+        CHECK_INT(nkt_conn_set_option(a, NKT_OPT_READ_TIMEOUT_MS, 10000), NKT_OK);
+        CHECK_INT(nkt_conn_set_option(b, NKT_OPT_READ_TIMEOUT_MS, 10000), NKT_OK);
+        for (int i = 0; i < 3; i++) {
+            probe_count_again(&p);
+            CHECK_INT(nkt_conn_write_str(a, "request\n"), NKT_OK);
+            CHECK_INT(nkt_conn_read_line(b, &line), NKT_OK);
+            CHECK_INT(nkt_conn_write_str(b, "answer\n"), NKT_OK);
+            CHECK_INT(nkt_conn_read_line(a, &line), NKT_OK);
+            CHECK_VIEW(line, "answer");
+        }
+        CHECK_INT(probe_calls(&p, PROBE_SEND), 2);
+        CHECK_INT(probe_calls(&p, PROBE_WAIT), 2);
+        CHECK_INT(probe_calls(&p, PROBE_RECV), 2);
+        CHECK_INT(probe_calls(&p, PROBE_ALLOCATE), 0);
+        CHECK_INT(all_calls(&p), 6);
+        nkt_conn_close(a);
+        nkt_conn_close(b);
+        finish(&p, poller);
+    }
 }
 
 // Has the peer send lines of all lengths at once, and reads them.
