@@ -31,6 +31,7 @@ help:
 	@echo 'make shared     $(BUILD)/libnetkit.so, for bindings, and its size'
 	@echo 'make bench      beside plain system calls, libuv and libevent; some minutes'
 	@echo 'make bench-quick    that this works, in seconds; make sizes  what is promised of size'
+	@echo 'make bench-python   netkit in Python beside socket and asyncio, and $(BUILD)/bench-python.tsv'
 	@echo 'make install    netkit.h to $(DESTDIR)$(PREFIX)/include; make uninstall removes it'
 	@echo 'make clean      removes $(BUILD)/'
 	@echo 'Variables: CC CFLAGS LDFLAGS PREFIX DESTDIR BUILD PYTHON SECONDS'
@@ -124,6 +125,9 @@ sizes:
 	@printf '%d\tnetkit with datagrams\t\n' $$(wc -c < $(BUILD)/all.so)
 	@printf '%d\tnetkit in a small program\t40960\n' $$(wc -c < $(BUILD)/small_netkit)
 	@printf '%d\traw calls in the same program\t\n' $$(wc -c < $(BUILD)/small_raw)
+
+bench-python:
+	@$(ENV) $(PYTHON) tests/bench/bench_python.py
 
 install:
 	mkdir -p $(DESTDIR)$(PREFIX)/include
