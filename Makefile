@@ -31,7 +31,7 @@ help:
 	@echo 'make shared     $(BUILD)/libnetkit.so, for bindings, and its size'
 	@echo 'make bench      beside plain system calls, libuv and libevent; some minutes'
 	@echo 'make bench-quick    that this works, in seconds; make sizes  what is promised of size'
-	@echo 'make bench-python   netkit in Python beside socket and asyncio, and $(BUILD)/bench-python.tsv'
+	@echo 'make bench-python   beside socket and asyncio, in Python; some minutes'
 	@echo 'make install    netkit.h to $(DESTDIR)$(PREFIX)/include; make uninstall removes it'
 	@echo 'make clean      removes $(BUILD)/'
 	@echo 'Variables: CC CFLAGS LDFLAGS PREFIX DESTDIR BUILD PYTHON SECONDS'

@@ -161,6 +161,7 @@ STEPS = [
     Step("platforms", limit_s=1500),
     Step("compile", in_test=True, limit_s=1500),
     Step("python", in_test=True),
+    Step("pythons", limit_s=3600),
     Step("examples", in_test=True),
     Step("fuzz"),
     Step("interop"),

@@ -71,7 +71,7 @@ class Waiters:
     def progress(self) -> None:
         """Something was read or written: for what is told of it by nobody else."""
 
-    def looked(self, handle: ctypes.c_void_p) -> None:
+    def looked(self, handle: Optional[ctypes.c_void_p]) -> None:
         """A read has found less than it wants, but may have taken that from the other side."""
 
     def pause(self) -> None:

@@ -33,7 +33,7 @@ class PairWatch(Waiters):
             other.scheduled = True
             self.loop.call_soon(other.told)
 
-    def looked(self, handle: ctypes.c_void_p) -> None:
+    def looked(self, handle: Optional[ctypes.c_void_p]) -> None:
         # Half a message may have been taken, which makes room for the rest.
         info = _lib.nkt_conn_info()
         quick.nkt_conn_get_info(handle, ctypes.byref(info))
