@@ -65,13 +65,24 @@ def _parse_v6(text: str) -> Optional[int]:
         return None
 
 
+def _index_of(name: str) -> int:
+    found = getattr(_socket, "if_nametoindex", None)
+    if found is not None:
+        return int(found(name))
+    # PyPy 3.9 has it nowhere.
+    struct = _lib.nkt_ip()
+    if "\0" in name or quick.nkt_ip_parse(("fe80::1%" + name).encode(), _ref(struct)) < 0:
+        raise ValueError(name)
+    return struct.scope         # type: ignore[no-any-return]
+
+
 def _parse_scope(text: str, shown: str) -> int:
     if text.isascii() and text.isdigit():
         if text[0] == "0" or int(text) > 0xFFFFFFFF:
             raise _bad_ip(shown)
         return int(text)
     try:
-        return _socket.if_nametoindex(text)
+        return _index_of(text)
     except (OSError, ValueError):
         raise _bad(_lib.ENODEV, shown, "no such network interface") from None
 

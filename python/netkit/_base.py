@@ -22,9 +22,10 @@ may wait, netkit.aio where they must not, and both go on in their own way after 
 from __future__ import annotations
 
 import ctypes
+import sys
 import warnings
 from ctypes import byref, c_char, c_char_p, c_size_t, c_void_p
-from io import BytesIO
+from io import BytesIO, UnsupportedOperation
 from itertools import chain
 
 from . import _lib
@@ -48,7 +49,10 @@ if TYPE_CHECKING:
 
 _CHARS = ctypes.POINTER(c_char)
 _PIECES = 512               # buffers given to one nkt_conn_writev
-_PIECE_ARRAY = c_char_p * (2 * _PIECES)     # nkt_str[_PIECES]: pointers and lengths in turn
+# nkt_str[_PIECES]: pointers and lengths in turn. CPython takes bytes for a pointer, and keeps them.
+_PIECE_ARRAY: Any = (c_char_p if sys.implementation.name == "cpython" else
+                     c_void_p) * (2 * _PIECES)
+_TAKES_BYTES = _PIECE_ARRAY._type_ is c_char_p
 
 
 class Front(BytesIO):
@@ -687,10 +691,14 @@ class ConnectionBase:
 
     def fileno(self) -> int:
         """The descriptor, which stays netkit's: for select() and the like. Bytes that are
-        buffered here do not show there. Raises OSError where there is none, as for a pair."""
+        buffered here do not show there. Raises io.UnsupportedOperation, an OSError, where there
+        is none, as for a pair."""
         fd: int = quick.nkt_conn_descriptor(self._check())
         if fd == _lib.NO_FD:
-            raise os_exception(_lib.EUNSUPPORTED, 0, "the connection has no descriptor")
+            failure: Any = UnsupportedOperation(os_exception(_lib.EUNSUPPORTED).errno,
+                                                "the connection has no descriptor")
+            failure.code = _lib.EUNSUPPORTED
+            raise failure
         return fd
 
     def readable(self) -> bool:
@@ -800,7 +808,7 @@ def pieces_of(buffers: Iterable[Any]) -> Iterator[Tuple[Any, int, int, List[Any]
     total = 0
     ready: List[Tuple[Any, int, int, List[Any]]] = []
     for data in buffers:
-        if type(data) is bytes:
+        if type(data) is bytes and _TAKES_BYTES:
             flat.append(data)
             size = len(data)
         else:
