@@ -5411,8 +5411,8 @@ static int nkti_scope_read(nkti_cursor *in, uint32_t *scope) {
         *scope = (uint32_t)number;
         return NKT_OK;
     }
-    char text[NKTI_SCOPE_MAX + 1];
     if (len <= NKTI_SCOPE_MAX) {
+        char text[NKTI_SCOPE_MAX + 1];
         memcpy(text, name, len);
         text[len] = '\0';
         if (nkti_interface_index(in->env, text, scope) >= 0) return NKT_OK;
@@ -7177,7 +7177,7 @@ NKT_API int nkt_poller_add_fd(nkt_poller *poller, nkt_fd fd, uint32_t events, vo
     return NKT_OK;
 }
 
-static int nkti_handle_want(nkt_poller *poller, nkti_handle *handle, uint32_t events) {
+static int nkti_handle_want(const nkt_poller *poller, nkti_handle *handle, uint32_t events) {
     if (handle == NULL || handle->poller != poller) return NKT_ENOTFOUND;
     if ((events & ~(uint32_t)(NKT_READ | NKT_WRITE)) != 0) return NKT_EINVAL;
     if (handle->want == events) return NKT_OK;
@@ -7205,7 +7205,7 @@ static nkti_handle *nkti_handle_of(void *object) {
     return (nkti_handle *)object;
 }
 
-static int nkti_handle_remove(nkt_poller *poller, nkti_handle *handle) {
+static int nkti_handle_remove(const nkt_poller *poller, nkti_handle *handle) {
     if (handle->poller != poller) return NKT_ENOTFOUND;
     nkti_handle_leave(handle);
     return NKT_OK;
@@ -8062,7 +8062,7 @@ static int nkti_lookup_task_next(nkti_lookup_task *self, nkt_ip *ips) {
     int result = nkti_lookup_take(&self->lookup, 0, ips);
     if (result > 0) return result;
     int other = nkti_lookup_take(&self->lookup, 1, ips);
-    int errs[2] = { result, other };
+    const int errs[2] = { result, other };
     for (int i = 0; i < 2; i++) {
         bool is_failure = errs[i] != NKT_EAGAIN && errs[i] != NKT_EOF && errs[i] < 0;
         if (is_failure && errs[i] != NKT_ENOTFOUND) self->failure = errs[i];
@@ -10254,8 +10254,10 @@ static int nkti_race_end(nkt_conn *conn, nkti_race *race, nkt_fd fd, int err, in
     conn->os_error[0] = (int16_t)(err < 0 ? race->os_error : 0);
     nkti_free(conn->handle.env, race, sizeof *race);
     conn->connect_err = (int16_t)err;
-    if (err < 0) conn->read_err = conn->write_err = (int16_t)err;
-    if (err < 0) conn->read_deadline = conn->write_deadline = NKT_NEVER;
+    if (err < 0) {
+        conn->read_err = conn->write_err = (int16_t)err;
+        conn->read_deadline = conn->write_deadline = NKT_NEVER;
+    }
     nkti_conn_trace_failure(conn, err < 0 ? "connect failed" : "connected", err, 0, fd);
     conn->connect_news = true;
     nkti_conn_tell_connected(conn);
@@ -10980,8 +10982,10 @@ static void nkti_pair_close(nkt_link *link, bool abort) {
     pair->rings[side].finished = true;
     pair->ends[side] = NULL;
     bool last = pair->ends[!side] == NULL;
-    if (!forked) nkti_pair_notify(pair, !side);
-    if (!forked) nkti_mutex_unlock(&pair->lock);
+    if (!forked) {
+        nkti_pair_notify(pair, !side);
+        nkti_mutex_unlock(&pair->lock);
+    }
     if (!last) return;
     if (!forked) nkti_mutex_free(&pair->lock);
     nkti_free(env, pair, sizeof *pair);
@@ -11674,9 +11678,8 @@ static int nkti_udp_only_peer(const nkt_udp *udp, nkt_datagram *list, int count)
 NKTI_INLINE int nkti_udp_recv_fd(nkt_udp *udp, int at, nkt_datagram *list, int count, bool facts) {
     nkt_env *env = udp->handle.env;
     const nkt_sys_udp *sys = nkti_udp_sys(env);
-    int got = NKT_EINTR;
     for (int i = 0; i < NKTI_UDP_SWALLOWED || udp->strangers; i++) {
-        got = sys == &nkti_os_udp
+        int got = sys == &nkti_os_udp
             ? nkti_os_udp_recv(env, udp->fds[at], udp->families[at], list, count, facts)
             : sys->recv(env, udp->fds[at], udp->families[at], list, count, facts);
         if (got > 0 && udp->strangers) {
@@ -11997,7 +12000,6 @@ static void nkti_net_interest(nkt_udp *udp, nkt_interest *out) {
 // The interface that is named by its name, index or an address of it.
 static int nkti_udp_iface_find(nkt_udp *udp, const char *text, uint32_t *index) {
     nkt_env *env = udp->handle.env;
-    char name[256];
     nkt_ip ip;
     uint32_t value = 0;
     if (env->core->interface_index(env, text, index) >= 0) return NKT_OK;
@@ -12006,6 +12008,7 @@ static int nkti_udp_iface_find(nkt_udp *udp, const char *text, uint32_t *index) 
         value = value * 10 + nkti_digit_value(*p++);
     }
     if (p > text && *p == '\0') {
+        char name[256];
         *index = value;
         return env->core->interface_name(env, value, name, sizeof name) < 0 ? NKT_ENODEV : NKT_OK;
     }
@@ -12575,15 +12578,15 @@ static bool nkti_net_copy(const nkt_udp *udp, const nkt_sys_iface *row, const nk
 static int nkti_net_copies(nkt_udp *udp, const nkt_addr *to, nkt_datagram *copies, int cap) {
     bool is_group = nkti_ip_is_group(&to->ip);
     uint32_t only = udp->send_index != 0 ? udp->send_index : udp->only_index;
-    int at = 0, count = 0;
+    int count = 0;
     nkti_mutex_lock(&udp->net_lock);
     int err = nkti_net_look(udp);
     for (int pass = 0; pass < 2 && count == 0 && err >= 0; pass++) {
-        const nkt_sys_iface *row;
-        for (at = 0; at < udp->iface_count;) {
+        for (int at = 0; at < udp->iface_count;) {
             nkt_datagram copy;
-            row = is_group ? nkti_iface_next(udp, &at, to->ip.family, pass == 1, only)
-                           : &udp->ifaces[at++];
+            const nkt_sys_iface *row =
+                is_group ? nkti_iface_next(udp, &at, to->ip.family, pass == 1, only)
+                         : &udp->ifaces[at++];
             if (row == NULL || !nkti_net_copy(udp, row, to, pass == 1, &copy)) continue;
             if (count < cap) copies[count] = copy;
             count++;

@@ -57,7 +57,6 @@ static const char *header(const char *line, const char *name) {
 }
 
 static int get(nkt_conn *conn, const char *host, const char *path, FILE *out) {
-    const char *value;
     uint64_t len = TO_THE_END;
     bool chunked = false, found = false;
     nkt_str line, request[5] = {nkt_str_of("GET "), nkt_str_of(path),
@@ -67,8 +66,8 @@ static int get(nkt_conn *conn, const char *host, const char *path, FILE *out) {
     while (err == NKT_OK && (err = nkt_conn_read_line(conn, &line)) == NKT_OK && line.len > 0) {
         fprintf(stderr, "%s\n", line.ptr);
         if (nkt_str_begins(line, "HTTP/1.1 2")) found = true;
-        if ((value = header(line.ptr, "transfer-encoding:")) != NULL)
-            chunked = strcmp(value, "chunked") == 0;
+        const char *value = header(line.ptr, "transfer-encoding:");
+        if (value != NULL) chunked = strcmp(value, "chunked") == 0;
         if ((value = header(line.ptr, "content-length:")) != NULL) {
             len = strtoull(value, NULL, 10);
             if (!isdigit((unsigned char)value[0]) || len > TO_THE_END / 2) err = NKT_EPROTO;

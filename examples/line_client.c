@@ -65,8 +65,9 @@ int main(int argc, char **argv) {
     while ((err == NKT_OK || err == NKT_EINTR) && (argc == 2 || left > 0)) {
         nkt_str line;
         err = nkt_conn_read_line(conn, &line);      // NKT_EINTR: after Ctrl-Z and fg
-        if (err == NKT_OK) printf("%s\n", line.ptr);
-        if (err == NKT_OK) left--;
+        if (err != NKT_OK) continue;
+        printf("%s\n", line.ptr);
+        left--;
     }
     if (err < 0 && err != NKT_EOF) fprintf(stderr, "%s\n", nkt_strerror(err));
     return err < 0 && err != NKT_EOF;

@@ -18,15 +18,17 @@
 static int surprises;
 
 static bool expect(bool ok, const char *what) {
-    if (!ok) printf("   !! expected: %s\n", what);
-    if (!ok) surprises++;
-    return ok;
+    if (ok) return true;
+    printf("   !! expected: %s\n", what);
+    surprises++;
+    return false;
 }
 
 static bool fine(int err, const char *what) {
-    if (err < 0) printf("   !! %s: %s\n", what, nkt_strerror(err));
-    if (err < 0) surprises++;
-    return err >= 0;
+    if (err >= 0) return true;
+    printf("   !! %s: %s\n", what, nkt_strerror(err));
+    surprises++;
+    return false;
 }
 
 // -- The server: one thread, one poller, any number of clients

@@ -17,7 +17,6 @@
 
 int main(int argc, char **argv) {
     bool listens = argc > 2 && strcmp(argv[1], "--listen") == 0;
-    char buf[1500], text[NKT_ADDR_TEXT_MAX];
     nkt_udp *udp;
     nkt_addr addr;
     ptrdiff_t got = argc < 3 ? (int)NKT_EINVAL : nkt_udp_open(listens ? argv[2] : NULL, NULL, &udp);
@@ -25,6 +24,7 @@ int main(int argc, char **argv) {
     if (got >= 0 && !listens) got = nkt_udp_connect(udp, argv[1]);
     if (got >= 0 && !listens) got = nkt_udp_send_str(udp, argv[2], NULL);
     if (got >= 0 && listens && (got = nkt_udp_local(udp, &addr)) >= 0) {
+        char buf[1500], text[NKT_ADDR_TEXT_MAX];
         nkt_addr_format(&addr, text, sizeof text);
         printf("listening on %s\n", text);
         fflush(stdout);
