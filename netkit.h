@@ -1,9 +1,9 @@
 // netkit.h - v0.1.0 - networking for people who just want to talk - SPDX-License-Identifier: MIT-0 OR Unlicense
 /*
 netkit is networking in one file. It connects, listens, reads lines, frames
-messages and serves thousands of clients, on IPv6 and IPv4, blocking or never
-blocking, with time-outs that cover a whole call and errors that say what
-happened.
+messages, sends datagrams, joins groups and serves thousands of clients, on IPv6
+and IPv4, blocking or never blocking, with time-outs that cover a whole call and
+errors that say what happened.
 
 1. DO THIS
 
@@ -149,8 +149,11 @@ happened.
    At most 16 connection attempts under way in one connect. Lines up to
    65,536 bytes, messages up to 1 MiB and 2 MiB of queued output unless the
    options say otherwise. Host names are ASCII, and 64 addresses of each family
-   are kept. No HTTP, no TLS, no event callbacks: those are built on top, as
-   transports (@transport) and loops.
+   are kept. Datagrams up to 65,507 bytes (IPv4) and 65,527 (IPv6); a group on
+   as many interfaces as the system allows (Linux: 20 pairs of group and
+   interface for each handle, net.ipv4.igmp_max_memberships). No HTTP, no TLS,
+   no event callbacks: those are built on top, as transports (@transport) and
+   loops.
 
 7. PLATFORM TIERS
 
@@ -515,8 +518,8 @@ typedef struct nkt_sys_threads {
 // What the trace hook is told. Texts are static.
 typedef struct nkt_trace {
     int64_t now_ns;
-    const void *handle;         // nkt_conn, nkt_listener, nkt_task or nkt_poller
-    const char *kind;           // "conn", "listener", "task", "poller"
+    const void *handle;         // nkt_conn, nkt_listener, nkt_udp, nkt_task, nkt_poller
+    const char *kind;           // "conn", "listener", "udp", "task", "poller"
     const char *state;          // "attempt", "connected", "eof", "closed", ...
     int32_t err;                // NKT_OK or why
     int32_t os_error;
@@ -11568,6 +11571,7 @@ struct nkt_udp {
     int fd_count, next_fd;
     int connected;              // which descriptor is, -1 = none
     bool is_socket, icmp_errors, segments, coalesce;
+    bool refused;               // opening failed at an option: no lack of a family
     bool strangers;             // what came before it was connected may be queued
     nkt_addr peer;              // whom it is connected to
     int32_t dont_fragment, loopback, hops, multicast_hops, traffic_class;
@@ -11824,7 +11828,10 @@ static int nkti_net_look(nkt_udp *udp) {
     const nkt_sys_net *sys = nkti_net_sys(env);
     bool news = udp->looked == 0;
     if (news) {
-        if (sys->watch_open(env, &udp->news) < 0) udp->news = NKT_NO_FD;
+        // It is there already if the list could not be had the last time.
+        if (udp->news == NKT_NO_FD && sys->watch_open(env, &udp->news) < 0) {
+            udp->news = NKT_NO_FD;
+        }
     } else if (udp->news != NKT_NO_FD) {
         news = sys->watch_drain(env, udp->news);
     } else {
@@ -12247,6 +12254,7 @@ static int nkti_udp_open_one(nkt_udp *udp, const nkt_udp_opts *opts, const nkt_i
     int family = dual ? 0 : ip->family;
     int len = nkt_addr_to_sockaddr(&addr, &name, sizeof name);
     nkt_fd fd = NKT_NO_FD;
+    udp->refused = false;
     int err = core->open(env, ip->family, 2, &fd);
     if (err < 0) {
         udp->os_error[0] = core->last_error(env);
@@ -12261,6 +12269,7 @@ static int nkti_udp_open_one(nkt_udp *udp, const nkt_udp_opts *opts, const nkt_i
     if (err >= 0 && opts->interface_name != NULL) {
         err = core->bind_interface(env, fd, opts->interface_name, ip->family);
     }
+    udp->refused = err < 0;
     if (err >= 0) err = core->bind(env, fd, &name, (size_t)len);
     if (err < 0) {
         udp->os_error[0] = core->last_error(env);
@@ -12272,6 +12281,11 @@ static int nkti_udp_open_one(nkt_udp *udp, const nkt_udp_opts *opts, const nkt_i
     return NKT_OK;
 }
 
+// Whether opening has failed for another reason than a missing family.
+static bool nkti_udp_is_final(const nkt_udp *udp, int err) {
+    return udp->refused || !nkti_is_no_family(err);
+}
+
 // IPv6 and IPv4 on two sockets, or on one if the host has only one family.
 static int nkti_udp_open_two(nkt_udp *udp, const nkt_udp_opts *opts, const nkt_ip *ipv6,
                              const nkt_ip *ipv4, uint16_t port) {
@@ -12280,11 +12294,11 @@ static int nkti_udp_open_two(nkt_udp *udp, const nkt_udp_opts *opts, const nkt_i
         uint16_t chosen = port;
         nkt_addr local;
         err = nkti_udp_open_one(udp, opts, ipv6, port, false);
-        if (err < 0 && !nkti_is_no_family(err)) return err;
+        if (err < 0 && nkti_udp_is_final(udp, err)) return err;
         bool has_ipv6 = err >= 0;
         if (has_ipv6 && nkti_udp_socket_local(&udp->bottom, &local) >= 0) chosen = local.port;
         err = nkti_udp_open_one(udp, opts, ipv4, chosen, false);
-        if (err < 0 && has_ipv6 && nkti_is_no_family(err)) return NKT_OK;
+        if (err < 0 && has_ipv6 && !nkti_udp_is_final(udp, err)) return NKT_OK;
         if (err < 0) nkti_udp_socket_close(&udp->bottom);
         if (err == NKT_EADDRINUSE && port != 0) return err;
     }
@@ -12305,7 +12319,7 @@ static int nkti_udp_open_target(nkt_udp *udp, const nkt_udp_opts *opts,
     }
     if (is_any && NKTI_UDP_DUAL && !opts->two_sockets) {
         int err = nkti_udp_open_one(udp, opts, &ipv6, target->port, true);
-        if (err >= 0 || !nkti_is_no_family(err)) return err;
+        if (err >= 0 || nkti_udp_is_final(udp, err)) return err;
         return nkti_udp_open_one(udp, opts, &ipv4, target->port, false);
     }
     return nkti_udp_open_two(udp, opts, &ipv6, &ipv4, target->port);

@@ -14,6 +14,8 @@
 //     bench_raw memory 1000       bytes for each idle connection
 //     bench_raw pending 1000      and with one byte of a line pending
 //     bench_raw parse 100         100 times 32,768 addresses; and format
+//     bench_raw datagrams 100 many     100 times 128 datagrams of 64 bytes:
+//                                 one, connected, many, loop (no offload)
 //
 // Exit code 3 says that the library has no such thing, 4 that the system
 // refuses something; the last line then says what. bench.py runs all of it,
@@ -45,6 +47,7 @@
 #define BLOCK 65536
 #define BATCH 131072            // bytes of lines that are sent before they are read
 #define ADDRESSES 16384         // of each family: too many to be learnt by heart
+#define DATAGRAMS 128           // fewer than a socket holds
 
 enum { ECHO_BLOCK, ECHO_DEADLINE, ECHO_POLL };
 
@@ -70,6 +73,9 @@ typedef struct bench_ops {
     void (*room_run)(void);             // until one of them ends
     uint32_t (*parse)(const bench_addr *addrs, int count);
     uint32_t (*format)(const bench_addr *addrs, int count);
+    // Datagrams of 64 bytes from one socket to another, DATAGRAMS at a time.
+    void (*datagrams_open)(const char *how);
+    void (*datagrams_run)(long rounds);
 } bench_ops;
 
 static const bench_ops ops;
@@ -411,6 +417,15 @@ static void bench_addresses(uint32_t (*run)(const bench_addr *, int), long round
     bench_result(bench_wall_ns() - begin, cpu, (double)rounds * 2 * ADDRESSES);
 }
 
+static void bench_datagrams(const char *how, long rounds) {
+    ops.datagrams_open(how);
+    ops.datagrams_run(1);
+    int64_t begin = bench_wall_ns(), cpu = bench_cpu_ns();
+    ops.datagrams_run(rounds);
+    cpu = bench_cpu_ns() - cpu;
+    bench_result(bench_wall_ns() - begin, cpu, (double)rounds * DATAGRAMS);
+}
+
 static void bench_has(int has) {
     if (has) return;
     printf("unsupported\n");
@@ -453,6 +468,9 @@ int main(int argc, char **argv) {
     } else if (strcmp(what, "format") == 0) {
         bench_has(ops.format != NULL);
         bench_addresses(ops.format, first);
+    } else if (strcmp(what, "datagrams") == 0) {
+        bench_has(ops.datagrams_open != NULL);
+        bench_datagrams(argc > 3 ? argv[3] : "one", first);
     } else {
         printf("which workload? see bench.h\n");
         return 1;

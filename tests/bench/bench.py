@@ -104,6 +104,14 @@ WORKLOADS = [
              "netkit libevent"),
     Workload("reading an address", "ns", "parse 6", 0.45, "parse 1"),
     Workload("writing an address", "ns", "format 3", 0.20, "format 1"),
+    Workload("datagrams of 64 B, one by one", "ns", "datagrams 300 one", 1.00, "datagrams 3 one",
+             "raw netkit"),
+    Workload("the same, connected", "ns", "datagrams 300 connected", 1 / 1.08,
+             "datagrams 3 connected", "raw netkit"),
+    Workload("datagrams of 64 B, in lists", "ns", "datagrams 300 many", 1 / 40,
+             "datagrams 3 many", "raw netkit"),
+    Workload("the same, without offload", "ns", "datagrams 300 loop", 1 / 1.1,
+             "datagrams 3 loop", "raw netkit"),
 ]
 
 

@@ -194,7 +194,72 @@ static uint32_t format(const bench_addr *addrs, int count) {
     return sum;
 }
 
+// --- Datagrams ---------------------------------------------------------------
+
+static nkt_udp *datagram_ends[2];
+static nkt_addr datagram_to;
+static bool datagram_connected, datagram_many;
+
+static void datagrams_open(const char *how) {
+    nkt_udp_opts opts;
+    memset(&opts, 0, sizeof opts);
+    opts.nonblocking = true;
+    opts.no_offload = strcmp(how, "loop") == 0;
+    datagram_connected = strcmp(how, "connected") == 0;
+    datagram_many = strcmp(how, "many") == 0 || opts.no_offload;
+    for (int i = 0; i < 2; i++) {
+        ok(nkt_udp_open("127.0.0.1:0", &opts, &datagram_ends[i]), "nkt_udp_open");
+        ok(nkt_udp_local(datagram_ends[i], &datagram_to), "nkt_udp_local");
+    }
+    if (datagram_connected) ok(nkt_udp_connect_addr(datagram_ends[0], &datagram_to), "connect");
+    if (datagram_many) {
+        nkt_datagram none;
+        nkt_udp_recv_many(datagram_ends[1], &none, 1);
+    }
+}
+
+static void datagrams_run_many(long rounds) {
+    static char bytes[DATAGRAMS * 64];
+    static nkt_datagram list[DATAGRAMS], got[DATAGRAMS];
+    for (int k = 0; k < DATAGRAMS; k++) {
+        list[k].data = bytes + 64 * k;
+        list[k].len = 64;
+        list[k].addr = datagram_to;
+    }
+    for (long i = 0; i < rounds; i++) {
+        for (int sent = 0; sent < DATAGRAMS;) {
+            int step = nkt_udp_send_many(datagram_ends[0], list + sent, DATAGRAMS - sent);
+            ok(step, "nkt_udp_send_many");
+            sent += step;
+        }
+        for (int have = 0; have < DATAGRAMS;) {
+            int step = nkt_udp_recv_many(datagram_ends[1], got, DATAGRAMS);
+            ok(step, "nkt_udp_recv_many");
+            have += step;
+        }
+    }
+}
+
+static void datagrams_run(long rounds) {
+    static char bytes[64], buf[2048];
+    const nkt_addr *to = datagram_connected ? NULL : &datagram_to;
+    if (datagram_many) {
+        datagrams_run_many(rounds);
+        return;
+    }
+    for (long i = 0; i < rounds; i++) {
+        for (int k = 0; k < DATAGRAMS; k++) {
+            if (nkt_udp_send(datagram_ends[0], bytes, sizeof bytes, to) != sizeof bytes) abort();
+        }
+        for (int k = 0; k < DATAGRAMS; k++) {
+            nkt_addr from;
+            if (nkt_udp_recv(datagram_ends[1], buf, sizeof buf, &from) != sizeof bytes) abort();
+        }
+    }
+}
+
 static const bench_ops ops = {
     lines_open, lines_read, echo_serve, echo_call, oneway_send, oneway_recv,
     connect_numbers, connect_names, room_open, room_run, parse, format,
+    datagrams_open, datagrams_run,
 };

@@ -185,7 +185,45 @@ static uint32_t format(const bench_addr *addrs, int count) {
     return sum;
 }
 
+// --- Datagrams ---------------------------------------------------------------
+
+static int datagram_ends[2];
+static struct sockaddr_in datagram_to;
+
+// However netkit does it, this is what it is measured against.
+static void datagrams_open(const char *how) {
+    (void)how;
+    for (int i = 0; i < 2; i++) {
+        socklen_t len = sizeof datagram_to;
+        memset(&datagram_to, 0, sizeof datagram_to);
+        datagram_to.sin_family = AF_INET;
+        datagram_to.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
+        datagram_ends[i] = socket(AF_INET, SOCK_DGRAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
+        if (bind(datagram_ends[i], (struct sockaddr *)&datagram_to, len) != 0 ||
+            getsockname(datagram_ends[i], (struct sockaddr *)&datagram_to, &len) != 0) {
+            bench_die("bind");
+        }
+    }
+}
+
+static void datagrams_run(long rounds) {
+    static char bytes[64], buf[2048];
+    for (long i = 0; i < rounds; i++) {
+        for (int k = 0; k < DATAGRAMS; k++) {
+            if (sendto(datagram_ends[0], bytes, sizeof bytes, 0, (struct sockaddr *)&datagram_to,
+                       sizeof datagram_to) != sizeof bytes) bench_die("sendto");
+        }
+        for (int k = 0; k < DATAGRAMS; k++) {
+            struct sockaddr_in from;
+            socklen_t len = sizeof from;
+            if (recvfrom(datagram_ends[1], buf, sizeof buf, 0, (struct sockaddr *)&from,
+                         &len) != sizeof bytes) bench_die("recvfrom");
+        }
+    }
+}
+
 static const bench_ops ops = {
     lines_open, lines_read, echo_serve, echo_call, oneway_send, oneway_recv,
     connect_numbers, connect_names, room_open, room_run, parse, format,
+    datagrams_open, datagrams_run,
 };

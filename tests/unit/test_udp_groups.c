@@ -76,6 +76,16 @@ static int fake_send(nkt_env *env, nkt_fd fd, int family, const nkt_datagram *li
     return 1;
 }
 
+// Wine's sockets are Linux's, which hear what any socket of the host has
+// joined; IP_MULTICAST_ALL, which ends that, is not to be had there.
+static bool on_wine(void) {
+#ifdef _WIN32
+    return GetProcAddress(GetModuleHandleA("ntdll.dll"), "wine_get_version") != NULL;
+#else
+    return false;
+#endif
+}
+
 static void add(uint32_t index, const char *ip, uint32_t bits, uint32_t flags, const char *peer) {
     nkt_sys_iface *row = &ifaces[iface_count++];
     memset(row, 0, sizeof *row);
@@ -517,12 +527,12 @@ static void test_real_group(void) {
     CHECK_INT(hear(b, &got), NKT_OK);
     // What has not joined does not hear it, though others of this port have.
     CHECK_INT(nkt_udp_set_option(deaf, NKT_UDP_RECV_TIMEOUT_MS, 30), NKT_OK);
-    CHECK_INT(hear(deaf, &got), NKT_ETIMEDOUT);
+    CHECK_INT(hear(deaf, &got), on_wine() ? (int)NKT_OK : (int)NKT_ETIMEDOUT);
     CHECK_INT(nkt_udp_leave(b, "239.255.77.77", &opts), NKT_OK);
     CHECK_INT(nkt_udp_send(from, "again", 5, &to), 5);
     CHECK_INT(hear(a, &got), NKT_OK);
     CHECK_INT(nkt_udp_set_option(b, NKT_UDP_RECV_TIMEOUT_MS, 30), NKT_OK);
-    CHECK_INT(hear(b, &got), NKT_ETIMEDOUT);
+    CHECK_INT(hear(b, &got), on_wine() ? (int)NKT_OK : (int)NKT_ETIMEDOUT);
     nkt_udp_close(a);
     nkt_udp_close(b);
     nkt_udp_close(deaf);
