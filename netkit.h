@@ -7002,6 +7002,7 @@ typedef struct nkti_input {
     uint32_t scan;          // up to here every line end is known, by the mask
     uint32_t until_hash;    // of the delimiter that was last searched for
     uint32_t shift;         // where in the allocated block this stands
+    uint32_t lf_end;        // behind the last LF that belonged to a CR before; 0 = none
     uint8_t kind;
     uint8_t progress_of;    // which function `progress` belongs to
     bool long_lines;        // memchr has found the last line's end
@@ -8579,12 +8580,17 @@ static void nkti_conn_step(nkt_conn *conn) {
     nkti_pushed(conn, true);
 }
 
-// A link's own deadline, when it has come, is news for the reader.
-static void nkti_conn_tell_link(nkt_conn *conn, int64_t now) {
+// A link's own deadline, when it has come, is news for the reader; so is room
+// to write, where the link needs that in order to read.
+static void nkti_conn_tell_link(nkt_conn *conn, uint32_t ready, int64_t now) {
     nkt_interest interest;
     nkti_interest_clear(&interest);
     nkti_conn_want(conn, conn->handle.want & NKT_READ, &interest);
-    if (now >= interest.deadline_ns) nkti_handle_ready(&conn->handle, NKT_READ);
+    bool news = now >= interest.deadline_ns;
+    for (uint32_t i = 0; i < interest.count && !conn->connecting; i++) {
+        news = news || (interest.watches[i].events & ready) != 0;
+    }
+    if (news) nkti_handle_ready(&conn->handle, NKT_READ);
 }
 
 static void nkti_conn_drive(nkti_handle *handle, uint32_t ready, int64_t now) {
@@ -8611,7 +8617,7 @@ static void nkti_conn_drive(nkti_handle *handle, uint32_t ready, int64_t now) {
         nkti_handle_ready(handle, NKT_WRITE);
     }
     nkti_pushed(conn, conn->busy);
-    if (ready == 0) nkti_conn_tell_link(conn, now);
+    if ((ready & NKT_READ) == 0) nkti_conn_tell_link(conn, ready, now);
     nkti_conn_update(conn);
 }
 
@@ -8685,7 +8691,7 @@ static int nkti_conn_wait(nkt_conn *conn, uint32_t direction, int64_t *deadline)
 // --- The read buffer ---------------------------------------------------------
 
 // What a connection has that has nothing: read, but never written to.
-static const nkti_input nkti_no_input = { NULL, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0 };
+static const nkti_input nkti_no_input = { NULL, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0 };
 
 static nkti_input *nkti_input_none(void) {
     return (nkti_input *)(uintptr_t)&nkti_no_input;
@@ -8713,7 +8719,7 @@ static void nkti_input_free(nkt_conn *conn) {
 // the next byte of the stream any more.
 static void nkti_input_forget(nkti_input *in) {
     if (in->kind == NKTI_INPUT_NONE) return;
-    in->head = in->tail = in->scan = 0;
+    in->head = in->tail = in->scan = in->lf_end = 0;
     in->mask = 0;
 }
 
@@ -8727,6 +8733,7 @@ static void nkti_input_move(nkt_conn *conn, nkti_input *to) {
     if (unread > 0) memmove(to->bytes, bytes, unread);
     to->mask = from->mask;
     to->scan = from->scan - shift;
+    to->lf_end = from->lf_end > shift ? from->lf_end - shift : 0;
     to->long_lines = from->long_lines;
     to->head = 0;
     to->tail = unread;
@@ -8793,7 +8800,9 @@ static void nkti_skip_lf(nkt_conn *conn) {
     nkti_input *in = conn->in;
     if (!conn->skip_lf || in->head == in->tail) return;
     conn->skip_lf = false;
-    if (in->bytes[in->head] == '\n') nkti_consume(in, 1);
+    if (in->bytes[in->head] != '\n') return;
+    nkti_consume(in, 1);
+    in->lf_end = in->head;
 }
 
 static size_t nkti_take(nkti_input *in, void *buf, size_t cap) {
@@ -9439,7 +9448,8 @@ static int nkti_read_all(nkt_conn *conn, uint8_t *buf, uint64_t len, int progres
         if (done == len) return nkti_read_done(conn);
         if (taken > 0) continue;
         bool direct = buf != NULL && step >= NKTI_DIRECT_MIN && !conn->skip_lf;
-        // Also to have a place for the progress.
+        // Also to have a place for the progress; without one there is none.
+        if (done > 0) nkti_read_progress(conn->in, progress_of, done);
         ptrdiff_t count = nkti_conn_room(conn);
         if (count >= 0) {
             nkti_read_progress(conn->in, progress_of, done);
@@ -9622,7 +9632,7 @@ static int nkti_line_find(nkt_conn *conn, nkt_str *line) {
 
 // For short lines this is as short as can be: the next end is in the mask or in
 // the next blocks, and nothing is out of the ordinary. All else is
-// nkti_line_find's, such as a time-out: when one has begun, nothing is left.
+// nkti_line_find's.
 NKT_API int nkt_conn_read_line(nkt_conn *conn, nkt_str *line) {
     nkti_input *in = conn->in;
     uint64_t mask = in->mask;
@@ -9641,6 +9651,7 @@ NKT_API int nkt_conn_read_line(nkt_conn *conn, nkt_str *line) {
     char *text = (char *)in->bytes + in->head;
     in->mask = mask & (mask - 1);
     in->head = end + 1;
+    conn->read_deadline = NKT_NEVER;
     if (len > 0 && text[len - 1] == '\r') len--;
     line->ptr = text;
     line->len = len;
@@ -9823,8 +9834,10 @@ NKT_API int nkt_conn_seek(nkt_conn *conn, uint64_t position) {
     }
     if (now - position > in->head) return NKT_EINVAL;
     in->head -= (uint32_t)(now - position);
-    // A CR before it was the end of a line that has been read.
-    conn->skip_lf = conn->cr_lines && in->head > 0 && in->bytes[in->head - 1] == '\r';
+    // A CR before it, which may be gone, was the end of a line that has been
+    // read.
+    conn->skip_lf = conn->cr_lines && (in->lf_end == in->head + 1 ||
+                                       (in->head > 0 && in->bytes[in->head - 1] == '\r'));
     nkti_read_moved(conn);
     return NKT_OK;
 }
@@ -9847,6 +9860,7 @@ NKT_API int nkt_conn_unread(nkt_conn *conn, const void *data, size_t len) {
     }
     conn->in->head -= (uint32_t)len;
     memcpy(conn->in->bytes + conn->in->head, data, len);
+    conn->in->lf_end = 0;
     conn->skip_lf = false;
     nkti_read_moved(conn);
     return NKT_OK;
@@ -11583,6 +11597,7 @@ struct nkt_udp {
     int iface_count, iface_capacity;
     nkt_fd news;
     int64_t looked;             // when; 0 = never
+    bool missed;                // that look failed
     uint32_t only_index;        // bound to this one
     uint32_t send_index;        // groups are sent through this one; 0 = all
     uint32_t wishes;            // atomic: rows with index 0
@@ -11688,7 +11703,11 @@ NKTI_INLINE int nkti_udp_recv_fd(nkt_udp *udp, int at, nkt_datagram *list, int c
             : sys->recv(env, udp->fds[at], udp->families[at], list, count, facts);
         if (got > 0 && udp->strangers) {
             got = nkti_udp_only_peer(udp, list, got);
-            if (got == 0) continue;
+            if (got == 0) {
+                // What was known of them is not true of the next ones.
+                nkti_udp_know_nothing(list, count);
+                continue;
+            }
         }
         if (got > 0) return got;
         if (got == NKT_EAGAIN) udp->strangers = false;
@@ -11826,18 +11845,20 @@ NKT_API const nkt_sys_net *nkt_sys_net_default(void) {
 static int nkti_net_look(nkt_udp *udp) {
     nkt_env *env = udp->handle.env;
     const nkt_sys_net *sys = nkti_net_sys(env);
-    bool news = udp->looked == 0;
-    if (news) {
-        // It is there already if the list could not be had the last time.
-        if (udp->news == NKT_NO_FD && sys->watch_open(env, &udp->news) < 0) {
-            udp->news = NKT_NO_FD;
-        }
+    bool news = udp->looked == 0 || udp->missed;
+    if (udp->looked == 0) {
+        if (sys->watch_open(env, &udp->news) < 0) udp->news = NKT_NO_FD;
     } else if (udp->news != NKT_NO_FD) {
-        news = sys->watch_drain(env, udp->news);
-    } else {
+        news = sys->watch_drain(env, udp->news) || news;
+    } else if (!news) {
         news = nkti_now(env) - udp->looked >= NKTI_NET_RECHECK;
     }
     if (!news) return false;
+    // 0 is "never", and a false clock may stand there.
+    int64_t now = nkti_now(env);
+    udp->looked = now != 0 ? now : 1;
+    // The news is told once: a look that fails has to be made again.
+    udp->missed = true;
     for (;;) {
         int count = sys->list(env, udp->ifaces, udp->iface_capacity);
         if (count < 0) return count;
@@ -11852,9 +11873,7 @@ static int nkti_net_look(nkt_udp *udp) {
         udp->ifaces = (nkt_sys_iface *)grown;
         udp->iface_capacity = count + 8;
     }
-    // 0 is "never", and a false clock may stand there.
-    int64_t now = nkti_now(env);
-    udp->looked = now != 0 ? now : 1;
+    udp->missed = false;
     return true;
 }
 
@@ -11998,7 +12017,9 @@ static void nkti_net_interest(nkt_udp *udp, nkt_interest *out) {
     if (nkti_atomic_load(&udp->wishes) == 0) return;
     nkti_mutex_lock(&udp->net_lock);
     if (udp->news != NKT_NO_FD) nkt_interest_add(out, udp->news, NKT_READ);
-    else out->deadline_ns = nkti_min_time(out->deadline_ns, udp->looked + NKTI_NET_RECHECK);
+    if (udp->news == NKT_NO_FD || udp->missed) {
+        out->deadline_ns = nkti_min_time(out->deadline_ns, udp->looked + NKTI_NET_RECHECK);
+    }
     nkti_mutex_unlock(&udp->net_lock);
 }
 
@@ -12456,6 +12477,17 @@ NKT_API int nkt_udp_push(nkt_udp *udp, const nkt_datagram_transport *transport, 
     return NKT_OK;
 }
 
+// Others' datagrams that have been fetched and were not handed out.
+static void nkti_udp_batch_only_peer(nkt_udp *udp) {
+    nkti_udp_batch *batch = udp->batch;
+    if (batch == NULL || batch->next == batch->count) return;
+    nkt_datagram *rest = batch->list + batch->next;
+    const void *begun = rest->data;
+    int kept = nkti_udp_only_peer(udp, rest, batch->count - batch->next);
+    if (kept == 0 || rest->data != begun) batch->at = 0;
+    batch->count = batch->next + kept;
+}
+
 NKT_API int nkt_udp_connect_addr(nkt_udp *udp, const nkt_addr *peer) {
     nkt_env *env = udp->handle.env;
     union { uint64_t align; char room[NKT_SOCKADDR_MAX]; } name;
@@ -12475,7 +12507,9 @@ NKT_API int nkt_udp_connect_addr(nkt_udp *udp, const nkt_addr *peer) {
     }
     udp->connected = at;
     udp->strangers = true;
-    udp->peer = *peer;
+    // As datagrams will name it: 0.0.0.0 has become this host.
+    if (nkti_udp_socket_peer(&udp->bottom, &udp->peer) < 0) udp->peer = *peer;
+    nkti_udp_batch_only_peer(udp);
     nkti_udp_trace(udp, "connected", NKT_OK, 0);
     return nkti_handle_update(&udp->handle);
 }
@@ -12587,9 +12621,10 @@ static bool nkti_net_copy(const nkt_udp *udp, const nkt_sys_iface *row, const nk
     return true;
 }
 
-// The copies that are to be sent. Returns how many there are, `cap` of them in
-// `copies`.
-static int nkti_net_copies(nkt_udp *udp, const nkt_addr *to, nkt_datagram *copies, int cap) {
+// The copies that are to be sent. Returns how many there are; in `copies` are
+// `cap` of them, from number `skip` on.
+static int nkti_net_copies(nkt_udp *udp, const nkt_addr *to, nkt_datagram *copies, int cap,
+                           int skip) {
     bool is_group = nkti_ip_is_group(&to->ip);
     uint32_t only = udp->send_index != 0 ? udp->send_index : udp->only_index;
     int count = 0;
@@ -12602,7 +12637,7 @@ static int nkti_net_copies(nkt_udp *udp, const nkt_addr *to, nkt_datagram *copie
                 is_group ? nkti_iface_next(udp, &at, to->ip.family, pass == 1, only)
                          : &udp->ifaces[at++];
             if (row == NULL || !nkti_net_copy(udp, row, to, pass == 1, &copy)) continue;
-            if (count < cap) copies[count] = copy;
+            if (count >= skip && count - skip < cap) copies[count - skip] = copy;
             count++;
         }
     }
@@ -12619,14 +12654,19 @@ static int nkti_udp_send_copies(nkt_udp *udp, const void *data, size_t len, cons
     bool taken = false, full = false;
     int fd = udp->is_socket ? nkti_udp_fd_for(udp, to) : (int)NKT_EUNSUPPORTED;
     if (fd < 0) return fd;
-    *count = nkti_net_copies(udp, to, copies, ROOM);
-    if (*count < 0) return *count;
-    for (int i = 0; i < *count && i < ROOM; i++) {
-        copies[i].data = (void *)(uintptr_t)data;
-        copies[i].len = (uint32_t)len;
-        int err = nkt_udp_link_send(udp->top, &copies[i], 1);
+    *count = 1;
+    for (int i = 0; i < *count; i++) {
+        nkt_datagram *copy = &copies[i % ROOM];
+        if (i % ROOM == 0) {
+            int all = nkti_net_copies(udp, to, copies, ROOM, i);
+            *count = all < 0 && i > 0 ? i : all;
+            if (i >= *count) break;
+        }
+        copy->data = (void *)(uintptr_t)data;
+        copy->len = (uint32_t)len;
+        int err = nkt_udp_link_send(udp->top, copy, 1);
         if (err > 0) {
-            nkti_udp_sent(udp, &copies[i], 1);
+            nkti_udp_sent(udp, copy, 1);
             taken = true;
         } else {
             result = err;
@@ -12634,11 +12674,12 @@ static int nkti_udp_send_copies(nkt_udp *udp, const void *data, size_t len, cons
         }
         if (i >= cap) continue;
         memset(&results[i], 0, sizeof results[i]);
-        results[i].to = copies[i].addr;
-        results[i].interface_index = copies[i].interface_index;
+        results[i].to = copy->addr;
+        results[i].interface_index = copy->interface_index;
         results[i].err = err > 0 ? (int)NKT_OK : err;
         results[i].os_error = err > 0 || err == NKT_EAGAIN ? 0 : udp->os_error[1];
     }
+    if (*count < 0) return *count;
     return taken ? (int)NKT_OK : full ? (int)NKT_EAGAIN : result;
 }
 
@@ -12753,6 +12794,8 @@ static int nkti_udp_batch_open(nkt_udp *udp) {
     // A link above would have to know of segments.
     udp->coalesce = udp->segments && udp->top == &udp->bottom &&
                     nkti_udp_set_all(udp, NKT_UDP_COALESCE, 1) >= 0;
+    // One socket of two may have it: then nobody would cut up what it gives.
+    if (udp->fd_count > 1 && !udp->coalesce) nkti_udp_set_all(udp, NKT_UDP_COALESCE, 0);
     return NKT_OK;
 }
 

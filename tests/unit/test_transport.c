@@ -678,6 +678,143 @@ static void deadlines(void) {
     }
 }
 
+// Over a real socket, from which it can read only once there is room to write,
+// as TLS has it in the middle of a handshake.
+static void eager_watch(nkt_link *link, uint32_t want, nkt_interest *out) {
+    (void)want;
+    nkt_interest_add(out, *(nkt_fd *)link->self, NKT_WRITE);
+}
+
+static ptrdiff_t eager_recv(nkt_link *link, void *buf, size_t cap) {
+    return nkt_link_recv(link->below, buf, cap);
+}
+
+static ptrdiff_t eager_send(nkt_link *link, const nkt_str *pieces, size_t count) {
+    return nkt_link_send(link->below, pieces, count);
+}
+
+static void eager_close(nkt_link *link, bool abort) {
+    (void)link, (void)abort;
+}
+
+static const nkt_transport eager_transport = {
+    sizeof(nkt_transport), "eager", eager_recv, eager_send, NULL, eager_watch, eager_close, NULL,
+    NULL, NULL, NULL,
+};
+
+static void reading_by_writing(void) {
+    TEST("a link that needs room to write in order to read") {
+        probe p;
+        nkt_conn *conn = NULL, *peer = NULL;
+        nkt_poller *poller = NULL;
+        nkt_poller_opts opts;
+        nkt_event event;
+        nkt_str line;
+        memset(&opts, 0, sizeof opts);
+        probe_open(&p);
+        opts.env = &p.env;
+        if (CHECK(probe_tcp(&p, true, false, &conn, &peer))) {
+            nkt_fd fd = nkt_conn_descriptor(conn);
+            CHECK_INT(nkt_poller_open(&opts, &poller), NKT_OK);
+            CHECK_INT(nkt_conn_push(conn, &eager_transport, &fd), NKT_OK);
+            probe_say(peer, conn, "here\n", &p.env);
+            CHECK_INT(nkt_poller_add_conn(poller, conn, NULL), NKT_OK);
+            CHECK_INT(nkt_poller_wait(poller, 2000), 1);
+            if (CHECK_INT(nkt_poller_next(poller, &event), NKT_OK)) {
+                CHECK_INT(event.events, NKT_READ);
+            }
+            CHECK_INT(nkt_conn_read_line(conn, &line), NKT_OK);
+            CHECK_VIEW(line, "here");
+        }
+        nkt_conn_close(conn);
+        nkt_conn_close(peer);
+        nkt_poller_close(poller);
+        probe_close(&p);
+    }
+}
+
+//------------------------------------------------------------------------------
+// What a read leaves behind
+//------------------------------------------------------------------------------
+
+static void between_reads(void) {
+    TEST("read_exact keeps what it has when there is no memory for more") {
+        probe p;
+        mock m;
+        char got[16] = "";
+        memset(&m, 0, sizeof m);
+        m.recv[0].text = "half";
+        m.recv[1].result = NKT_EAGAIN;
+        m.recv[2].text = "whole";
+        probe_open(&p);
+        nkt_conn *conn = open_mock(&p, &m, true);
+        nkt_str view;
+        // What waits in a small block goes into a large one that there is not.
+        CHECK_INT(nkt_conn_peek(conn, 5, &view), NKT_EAGAIN);
+        allocation_that_fails = 0;
+        p.env.allocate = allocate_but_one;
+        CHECK_INT(nkt_conn_read_exact(conn, got, 9), NKT_ENOMEM);
+        CHECK_INT(nkt_conn_received(conn), 4);
+        CHECK_INT(nkt_conn_read_exact(conn, got, 9), NKT_OK);
+        CHECK_STR(got, "halfwhole");
+        nkt_conn_close(conn);
+        probe_close(&p);
+    }
+    TEST("a line ends the time-out that a peek has begun") {
+        probe p;
+        mock m;
+        nkt_str view;
+        nkt_conn *conn = NULL;
+        memset(&m, 0, sizeof m);
+        m.recv[0].text = "a line of forty bytes, and as many behind\n"
+                         "a line of forty bytes, and as many behind\n";
+        for (int i = 1; i < STEPS_MAX - 1; i++) m.recv[i].result = NKT_EAGAIN;
+        probe_open(&p);
+        p.fake = true;
+        nkt_conn_opts opts = conn_opts(&p, true);
+        opts.stream.read_timeout_ms = 1000;
+        CHECK_INT(nkt_conn_open_custom(&mock_transport, &m, &opts, &conn), NKT_OK);
+        CHECK_INT(nkt_conn_peek(conn, 100, &view), NKT_EAGAIN);
+        p.now += 900 * PROBE_MS;
+        CHECK_INT(nkt_conn_read_line(conn, &view), NKT_OK);
+        CHECK_INT(nkt_conn_peek(conn, 100, &view), NKT_EAGAIN);
+        p.now += 900 * PROBE_MS;
+        CHECK_INT(nkt_conn_peek(conn, 100, &view), NKT_EAGAIN);
+        p.now += 100 * PROBE_MS;
+        CHECK_INT(nkt_conn_peek(conn, 100, &view), NKT_ETIMEDOUT);
+        nkt_conn_close(conn);
+        probe_close(&p);
+    }
+}
+
+static void going_back(void) {
+    TEST("going back to between a CR and the LF that came later") {
+        probe p;
+        mock m;
+        nkt_str line;
+        memset(&m, 0, sizeof m);
+        m.recv[0].text = "one\r";
+        m.recv[1].text = "\ntwo\r";
+        m.recv[2].text = "\n";
+        probe_open(&p);
+        nkt_conn *conn = open_mock(&p, &m, false);
+        CHECK_INT(nkt_conn_set_option(conn, NKT_OPT_CR_LINES, 1), NKT_OK);
+        CHECK_INT(nkt_conn_read_line(conn, &line), NKT_OK);
+        uint64_t position = nkt_conn_position(conn);
+        CHECK_INT(position, 4);
+        for (int i = 0; i < 2; i++) {
+            CHECK_INT(nkt_conn_read_lines(conn, &line), NKT_OK);
+            CHECK_VIEW(line, "two\r");
+            CHECK_INT(nkt_conn_seek(conn, position), NKT_OK);
+        }
+        CHECK_INT(nkt_conn_read_line(conn, &line), NKT_OK);
+        CHECK_VIEW(line, "two");
+        CHECK_INT(nkt_conn_read_line(conn, &line), NKT_EOF);
+        nkt_conn_close(conn);
+        probe_close(&p);
+    }
+}
+
 #ifndef NETKIT_NO_THREADS
 // Something that a thread of its own brings, as a device or a library would.
 typedef struct mailbox {
@@ -1012,6 +1149,9 @@ int main(void) {
     pushing_refused();
     layered();
     deadlines();
+    reading_by_writing();
+    between_reads();
+    going_back();
 #ifndef NETKIT_NO_THREADS
     notifying();
 #endif

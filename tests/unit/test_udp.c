@@ -742,8 +742,34 @@ static void test_interrupt(void) {
     nkt_udp_close(a);
 }
 
+// The peer as datagrams name it, whatever it was called.
+static void test_connected_names(void) {
+#ifdef _WIN32
+    static const char *const names[] = { "127.0.0.1" };
+#else
+    static const char *const names[] = { "127.0.0.1", "0.0.0.0" };
+#endif
+    for (size_t i = 0; i < sizeof names / sizeof names[0]; i++) {
+        nkt_addr from, to;
+        nkt_udp *server = open_on("127.0.0.1:0", NULL), *udp = open_on("0.0.0.0:0", NULL);
+        CHECK_INT(nkt_ip_parse(names[i], &to.ip), NKT_OK);
+        nkt_addr peer = nkt_addr_make(&to.ip, local_of(server).port);
+        CHECK_INT(nkt_udp_connect_addr(udp, &peer), NKT_OK);
+        CHECK_INT(nkt_udp_send(udp, "ask", 3, NULL), 3);
+        CHECK_INT(nkt_udp_recv(server, buf, sizeof buf, &from), 3);
+        CHECK_INT(nkt_udp_send(server, "answer", 6, &from), 6);
+        CHECK_INT(nkt_udp_set_option(udp, NKT_UDP_RECV_TIMEOUT_MS, 500), NKT_OK);
+        CHECK_INT(nkt_udp_recv(udp, buf, sizeof buf, &from), 6);
+        nkt_udp_close(server);
+        nkt_udp_close(udp);
+    }
+}
+
 int main(void) {
     probe_open(&p);
+    TEST("an answer comes from whom the handle is connected to, however named") {
+        test_connected_names();
+    }
     TEST("every way to write where to open") { test_open_forms(); }
     TEST("bad places to open") { test_bad_text(); }
     TEST("bad options, before a socket is opened") { test_bad_options(); }

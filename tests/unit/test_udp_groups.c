@@ -12,12 +12,14 @@
 static probe p;
 static nkt_sys_udp sys;
 static nkt_sys_net net;
-static nkt_sys_iface ifaces[16];
+static nkt_sys_iface ifaces[200];
 static int iface_count;
 static bool news, has_news;         // news: something changed; has_news: it is told
 static char noted[1024];            // "+1 239.1.1.1" joined, "-1 239.1.1.1" left
 static char sent[1024];             // "239.1.1.1@1"
 static int refuse_index, refuse_err;
+static int list_err;                // what asking for the interfaces says
+static int copies_sent;
 
 static void note(char *to, size_t cap, const char *text) {
     size_t len = strlen(to);
@@ -26,6 +28,7 @@ static void note(char *to, size_t cap, const char *text) {
 
 static int fake_list(nkt_env *env, nkt_sys_iface *rows, int cap) {
     (void)env;
+    if (list_err < 0) return list_err;
     for (int i = 0; i < iface_count && i < cap; i++) rows[i] = ifaces[i];
     return iface_count;
 }
@@ -66,6 +69,7 @@ static int fake_send(nkt_env *env, nkt_fd fd, int family, const nkt_datagram *li
                      bool *segments) {
     char text[NKT_IP_TEXT_MAX], line[NKT_IP_TEXT_MAX + 16];
     (void)env, (void)fd, (void)family, (void)segments, (void)count;
+    copies_sent++;
     if ((int)list[0].interface_index == refuse_index) return refuse_err;
     nkt_ip to = list[0].addr.ip;
     if (to.family == NKT_IPV6) CHECK_INT(to.scope, list[0].interface_index);
@@ -320,6 +324,38 @@ static void test_coming_and_going(bool told) {
     p.fake = false;
 }
 
+// A list that cannot be had, at first or after news, is asked for again.
+static void test_list_fails(void) {
+    has_news = true;
+    p.fake = true;
+    p.now = 5000 * PROBE_MS;
+    nkt_udp *udp = begin("0.0.0.0:0");
+    nkt_interest interest;
+    list_err = NKT_ENOMEM;
+    CHECK_INT(nkt_udp_join(udp, "239.1.1.1", NULL), NKT_ENOMEM);
+    CHECK_INT(nkt_udp_join(udp, "239.1.1.1", NULL), NKT_ENOMEM);
+    list_err = NKT_OK;
+    CHECK_INT(nkt_udp_join(udp, "239.1.1.1", NULL), 2);
+    noted[0] = '\0';
+    add(7, "10.7.7.7", 24, CARD, NULL);
+    news = true;
+    list_err = NKT_ENOMEM;
+    p.now += 500 * PROBE_MS;
+    look(udp);
+    expect(noted, "");
+    CHECK_INT(nkt_udp_watch(udp, NKT_READ, &interest), NKT_OK);
+    CHECK_INT(interest.deadline_ns, 7500 * PROBE_MS);
+    list_err = NKT_OK;
+    look(udp);
+    expect(noted, "+7 239.1.1.1");
+    CHECK_INT(nkt_udp_watch(udp, NKT_READ, &interest), NKT_OK);
+    CHECK(interest.deadline_ns == NKT_NEVER);
+    end(udp);
+    p.fake = false;
+    has_news = false;
+    CHECK_INT(p.descriptors, 0);
+}
+
 // Nothing but loopback, then a card; and nothing at all.
 static void test_alone(void) {
     has_news = true;
@@ -427,6 +463,32 @@ static void test_each(void) {
     CHECK_INT(nkt_udp_send_each(udp, "x", 1, &to, results, 4), NKT_EGROUP);
     nkt_addr_parse("[ff15::1]:5", &to);
     CHECK_INT(nkt_udp_send_each(udp, "x", 1, &to, results, 4), NKT_EFAMILY);
+    end(udp);
+}
+
+// A host of containers: there are more interfaces than a function has room for.
+static void test_very_many(void) {
+    enum { MANY = 150 };
+    nkt_udp_result results[MANY];
+    nkt_addr to;
+    char text[32];
+    nkt_udp *udp = begin("0.0.0.0:0");
+    iface_count = 0;
+    for (int i = 0; i < MANY; i++) {
+        snprintf(text, sizeof text, "10.0.%d.1", i);
+        add((uint32_t)i + 1, text, 24, CARD, NULL);
+    }
+    CHECK_INT(nkt_addr_parse("239.1.1.1:5", &to), NKT_OK);
+    memset(results, 0xaa, sizeof results);
+    copies_sent = 0;
+    CHECK_INT(nkt_udp_send_each(udp, "x", 1, &to, results, MANY), MANY);
+    CHECK_INT(copies_sent, MANY);
+    for (int i = 0; i < MANY; i++) {
+        CHECK_INT(results[i].interface_index, i + 1);
+        CHECK_INT(results[i].err, NKT_OK);
+    }
+    CHECK_INT(nkt_udp_broadcast(udp, "x", 1, 5), 1);
+    CHECK_INT(copies_sent, 2 * MANY);
     end(udp);
 }
 
@@ -579,10 +641,12 @@ int main(void) {
     TEST("joins that the system refuses") { test_refused(); }
     TEST("interfaces come and go, with news") { test_coming_and_going(true); }
     TEST("interfaces come and go, without") { test_coming_and_going(false); }
+    TEST("a list of interfaces that cannot be had") { test_list_fails(); }
     TEST("nothing but loopback, and nothing at all") { test_alone(); }
     TEST("interfaces come while a poller waits") { test_news_in_poller(); }
     TEST("send to a group, out of every interface") { test_send_group(); }
     TEST("what became of each interface") { test_each(); }
+    TEST("more interfaces than fit in one go") { test_very_many(); }
     TEST("broadcast to each network") { test_broadcast(); }
     TEST("a group on loopback, three on a port") { test_real_group(); }
     TEST("broadcast on loopback") { test_real_broadcast(); }

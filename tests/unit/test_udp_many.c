@@ -293,6 +293,64 @@ static void test_offload_is_used(bool offload) {
     nkt_udp_close(b);
 }
 
+//------------------------------------------------------------------------------
+// Connecting while others' datagrams are there
+
+// What is queued, then what is fetched and not handed out.
+static void test_strangers(bool fetched) {
+    static const uint32_t small[] = { 100 }, large[] = { 500 };
+    nkt_udp *a = open_udp(true, true), *peer = open_udp(true, false);
+    nkt_udp *stranger = open_udp(true, false);
+    nkt_addr to = local_of(a), from = local_of(peer);
+    CHECK_INT(nkt_udp_recv_many(a, got, 1), NKT_EAGAIN);
+    fill(4, small, 1, true, &to);
+    CHECK_INT(nkt_udp_send_many(stranger, list, 4), 4);
+    fill(1, large, 1, true, &to);
+    CHECK_INT(nkt_udp_send_many(peer, list, 1), 1);
+    if (fetched) CHECK_INT(nkt_udp_recv_many(a, got, 2), 2);
+    CHECK_INT(nkt_udp_connect_addr(a, &from), NKT_OK);
+    if (CHECK_INT(nkt_udp_recv_many(a, got, 1), 1)) check_one(0, got[0].data, got[0].len);
+    CHECK_INT(nkt_udp_recv_many(a, got, 1), NKT_EAGAIN);
+    nkt_udp_close(a);
+    nkt_udp_close(peer);
+    nkt_udp_close(stranger);
+}
+
+// Receive offload that one of two sockets refuses is on neither.
+static int coalesce_calls, coalescing;
+
+static int half_set_option(nkt_env *env, nkt_fd fd, int family, int option, int64_t value) {
+    if (option != NKT_UDP_COALESCE) {
+        return nkt_sys_udp_default()->set_option(env, fd, family, option, value);
+    }
+    if (++coalesce_calls == 2) return NKT_EUNSUPPORTED;
+    coalescing += value != 0 ? 1 : -1;
+    return NKT_OK;
+}
+
+static void test_half_offload(void) {
+    nkt_udp_opts opts;
+    nkt_udp *udp = NULL;
+    nkt_udp_info info;
+    memset(&opts, 0, sizeof opts);
+    opts.env = &p.env;
+    opts.nonblocking = opts.two_sockets = true;
+    sys = *nkt_sys_udp_default();
+    sys.set_option = half_set_option;
+    p.env.udp = &sys;
+    CHECK_INT(nkt_udp_open(":0", &opts, &udp), NKT_OK);
+    CHECK_INT(nkt_udp_get_info(udp, &info), NKT_OK);
+    if (info.sockets < 2) {
+        TEST_SKIP("no IPv6 here");
+    } else {
+        CHECK_INT(nkt_udp_recv_many(udp, got, 1), NKT_EAGAIN);
+        CHECK(coalesce_calls >= 2);
+        CHECK(coalescing <= 0);
+    }
+    nkt_udp_close(udp);
+    p.env.udp = NULL;
+}
+
 int main(void) {
     probe_open(&p);
     TEST("lists of every shape, with offload") { test_shapes(true); }
@@ -305,6 +363,9 @@ int main(void) {
     TEST("a list partly sent, nonblocking") { test_partly(true); }
     TEST("offload is used where there is one") { test_offload_is_used(true); }
     TEST("and is not where it is not wanted") { test_offload_is_used(false); }
+    TEST("connected: others' datagrams that are queued") { test_strangers(false); }
+    TEST("connected: others' datagrams that are fetched") { test_strangers(true); }
+    TEST("offload on one socket of two") { test_half_offload(); }
     TEST("nothing is left behind") { probe_close(&p); }
     return test_finish();
 }
