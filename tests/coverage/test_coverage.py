@@ -44,12 +44,15 @@ FLAGS = ("-std=c99 -O0 -g -D_GNU_SOURCE --coverage -fprofile-abs-path -fprofile-
          " -DSCENE_LIMIT_MS=100000 -include tests/coverage/dump.h")
 
 VARIANTS = [
-    run.Config("default", "gcc", FLAGS, suites="unit scenario data fuzz", slow=4),
-    run.Config("poll", "gcc", FLAGS + " -DNETKIT_USE_POLL", suites="unit scenario", slow=4),
-    run.Config("no-simd", "gcc", FLAGS + " -DNETKIT_NO_SIMD", suites="unit scenario", slow=4,
+    run.Config("default", "gcc", FLAGS, suites="unit scenario data fuzz", slow=8),
+    run.Config("poll", "gcc", FLAGS + " -DNETKIT_USE_POLL", suites="unit scenario", slow=8),
+    run.Config("no-simd", "gcc", FLAGS + " -DNETKIT_NO_SIMD", suites="unit scenario", slow=8,
                match=r"^scenario/|/test_(stream_bounds|transport)\.c"),
-    run.Config("no-threads", "gcc", FLAGS + " -DNETKIT_NO_THREADS", suites="unit", slow=4,
+    run.Config("no-threads", "gcc", FLAGS + " -DNETKIT_NO_THREADS", suites="unit", slow=8,
                unlike=r"_threads"),
+    run.Config("kqueue", "gcc", FLAGS + " -DNKTI_KQUEUE_SHIM -Itests/compile/kqueue",
+               suites="unit scenario", slow=8, libs="tests/compile/kqueue/kqueue.c -pthread",
+               match=r"scenario/scenario|/test_(poller|refusals|watches_posix|fork_posix|udp)\.c"),
 ]
 
 
