@@ -4638,10 +4638,10 @@ static int nkti_os_net_list(nkt_env *env, nkt_sys_iface *rows, int cap) {
         code = GetAdaptersAddresses(AF_UNSPEC, GAA_FLAG_SKIP_ANYCAST | GAA_FLAG_SKIP_MULTICAST |
                                     GAA_FLAG_SKIP_DNS_SERVER, NULL,
                                     (IP_ADAPTER_ADDRESSES *)block, &size);
-        if (code == NO_ERROR) size = old_size;
+        if (code == 0) size = old_size;
         else nkti_free(env, block, old_size);
     }
-    if (code != NO_ERROR) return code == ERROR_NO_DATA ? 0 : (int)NKT_EOS;
+    if (code != 0) return code == ERROR_NO_DATA ? 0 : (int)NKT_EOS;
     for (IP_ADAPTER_ADDRESSES *at = (IP_ADAPTER_ADDRESSES *)block; at != NULL; at = at->Next) {
         nkt_sys_iface row;
         memset(&row, 0, sizeof row);
@@ -8778,8 +8778,8 @@ static void nkti_conn_park(nkt_conn *conn) {
         nkti_input_free(conn);
     } else if (unread <= NKTI_SMALL_MAX) {
         size_t cap = (unread + 64) & ~(size_t)63;
-        nkti_input *small = nkti_input_own(conn->handle.env, cap, NKTI_INPUT_SMALL);
-        if (small != NULL) nkti_input_move(conn, small);
+        nkti_input *fitting = nkti_input_own(conn->handle.env, cap, NKTI_INPUT_SMALL);
+        if (fitting != NULL) nkti_input_move(conn, fitting);
     }
 }
 

@@ -282,7 +282,7 @@ def http_get():
     with tempfile.TemporaryDirectory() as folder:
         path = os.path.join(folder, "page")
         for page, code, text in [("/length", 0, None), ("/chunks", 0, None), ("/end", 0, None),
-                                 ("/cut", 1, "http_get: the stream ended in the middle"),
+                                 ("/cut", 1, "http_get: cut off: it ended in the middle"),
                                  ("/nonsense", 1, "http_get: bad data"),
                                  ("/missing", 1, "HTTP/1.1 404 ")]:
             run = start("http_get", target, page, os.path.relpath(path) if MINGW else path)

@@ -184,6 +184,7 @@ class Connection(ConnectionBase):
         self._watch = watch
         self._sender = Sender(self._check(), watch)
         self._attempted = self._writes = 0
+        self._interrupted = False
 
     @classmethod
     def _on_socket(cls, loop: asyncio.AbstractEventLoop, handle: c_void_p, stream: Stream,
@@ -484,7 +485,7 @@ class Connection(ConnectionBase):
     def _is_quiet(self, front: Front) -> bool:
         """Whether it is better to wait than to try: after a little was read, nothing of it is
         left, and what comes next the loop will tell."""
-        if front.size >= LITTLE or type(self._watch) is not Watch:
+        if front.size >= LITTLE or self._interrupted or type(self._watch) is not Watch:
             return False
         if quick.nkt_conn_seek(self._handle, front.end + 1) == _lib.EINVAL:
             return True
@@ -769,6 +770,7 @@ class Connection(ConnectionBase):
         interrupted or canceled, for good
         """
         if self._handle is not None:
+            self._interrupted = True
             quick.nkt_conn_interrupt(self._handle)
             wake(self._watch.readers)
             wake(self._watch.writers)
