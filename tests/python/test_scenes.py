@@ -60,7 +60,7 @@ class Table(unittest.TestCase):
         self.run_rows(aio, lambda coroutine: asyncio.run(limited(coroutine)))
 
     def test_same_table_as_in_c(self):
-        path = os.path.join(nkt_python.ROOT, "tests", "scenario", "scenario.c")
+        path = os.path.join(nkt_python.ROOT, "tests", "scenario", "table.h")
         with open(path, encoding="ascii") as file:
             table = re.search(r"static const row rows\[\] = \{(.*?)\n\};", file.read(), re.S)
         in_c = re.findall(r'\{"((?:[^"\\]|\\.)*)", row_', table.group(1))
