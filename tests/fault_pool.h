@@ -11,6 +11,7 @@
 
 #include <signal.h>
 #include <sys/mman.h>
+#include <sys/resource.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -127,6 +128,11 @@ static void fault_print(const char *const *names, int count, int64_t since_ns) {
            "%ld calls passed over\n", made, fault_total.runs,
            (double)(nkt_now_ns(NULL) - since_ns) / 1e9, fault_total.told, fault_total.absorbed,
            passed_over);
+    struct rusage used;
+    getrusage(RUSAGE_CHILDREN, &used);
+    printf("%.1f s of processor time\n",
+           (double)(used.ru_utime.tv_sec + used.ru_stime.tv_sec) +
+           (double)(used.ru_utime.tv_usec + used.ru_stime.tv_usec) / 1e6);
 }
 
 #endif

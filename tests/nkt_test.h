@@ -28,9 +28,13 @@ static struct {
     int passed, failed, skipped;    // tests
     int skip;
     // Sees a check that does not hold before it is counted; true excuses it.
-    // `is_number` says that `got` is what a CHECK_INT has got.
-    int (*excuse)(const char *file, int line, int is_number, long long got);
+    // `got` is what a CHECK_INT has got, or how many bytes a CHECK_MEM has.
+    int (*excuse)(int kind, long long got);
 } nkt_test;
+
+// What an excuse is told of a check: its result is a number; it is bytes, and
+// these are the beginning of what was wanted; anything else.
+enum { TEST_NUMBER, TEST_BEGINNING, TEST_OTHER };
 
 static inline int test_begin(const char *name) {
     const char *only = getenv("NKT_TEST_ONLY");
@@ -79,25 +83,22 @@ static inline void test_skip(const char *why) {
 
 enum { TEST_WRONG, TEST_RIGHT, TEST_EXCUSED };
 
-static inline int test_verdict_of(int ok, const char *file, int line, int is_number,
-                                  long long got) {
+static inline int test_verdict_of(int ok, const char *file, int line, int kind, long long got) {
     __atomic_fetch_add(&nkt_test.checks, 1, __ATOMIC_SEQ_CST);
     if (ok) return TEST_RIGHT;
-    if (nkt_test.excuse != NULL && nkt_test.excuse(file, line, is_number, got)) {
-        return TEST_EXCUSED;
-    }
+    if (nkt_test.excuse != NULL && nkt_test.excuse(kind, got)) return TEST_EXCUSED;
     __atomic_fetch_add(&nkt_test.failures, 1, __ATOMIC_SEQ_CST);
     printf("  %s:%d: in \"%s\": ", file, line, nkt_test.name);
     return TEST_WRONG;
 }
 
 static inline int test_verdict(int ok, const char *file, int line) {
-    return test_verdict_of(ok, file, line, 0, 0);
+    return test_verdict_of(ok, file, line, TEST_OTHER, 0);
 }
 
 static inline int test_check_int(long long got, long long want, const char *text, const char *file,
                           int line) {
-    int verdict = test_verdict_of(got == want, file, line, 1, got);
+    int verdict = test_verdict_of(got == want, file, line, TEST_NUMBER, got);
     if (verdict != TEST_WRONG) return verdict == TEST_RIGHT;
     printf("%s is %lld, not %lld\n", text, got, want);
     return 0;
@@ -123,8 +124,9 @@ static inline void test_print_bytes(const void *data, size_t len) {
 
 static inline int test_check_mem(const void *got, size_t got_len, const void *want, size_t want_len,
                           const char *text, const char *file, int line) {
-    int ok = got_len == want_len && (got_len == 0 || memcmp(got, want, got_len) == 0);
-    int verdict = test_verdict(ok, file, line);
+    int begins = got_len <= want_len && (got_len == 0 || memcmp(got, want, got_len) == 0);
+    int verdict = test_verdict_of(begins && got_len == want_len, file, line,
+                                  begins ? TEST_BEGINNING : TEST_OTHER, (long long)got_len);
     if (verdict != TEST_WRONG) return verdict == TEST_RIGHT;
     printf("%s is ", text);
     test_print_bytes(got, got_len);
