@@ -8728,7 +8728,7 @@ static void nkti_input_move(nkt_conn *conn, nkti_input *to) {
     nkti_input *from = conn->in;
     uint32_t shift = from->head;
     uint32_t unread = from->tail - shift;
-    const uint8_t *bytes = from->bytes + shift;
+    const uint8_t *bytes = unread > 0 ? from->bytes + shift : NULL;
     if (to->kind == NKTI_INPUT_LENT) nkti_lent_begin(to, unread);
     if (unread > 0) memmove(to->bytes, bytes, unread);
     to->mask = from->mask;
