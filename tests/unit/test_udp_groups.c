@@ -185,6 +185,7 @@ static void test_named(void) {
         { "fe80::9", 0, 1, "+2 239.1.1.1" }, { "203.0.113.131", 0, NKT_ENODEV, "" },
         { "no such card", 0, NKT_ENODEV, "" }, { "", 0, NKT_ENODEV, "" },
         { "4294967297", 0, NKT_ENODEV, "" }, { "1x", 0, NKT_ENODEV, "" },
+        { "3", 0, 1, "+3 239.1.1.1" }, { "4000000", 0, NKT_ENODEV, "" },
         { NULL, 4000000, NKT_ENODEV, "" },
     };
     nkt_join_opts opts;
