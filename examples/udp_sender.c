@@ -23,7 +23,9 @@ int main(int argc, char **argv) {
     if (err >= 0) err = nkt_udp_connect(udp, argc > 1 ? argv[1] : "localhost:5005");
     for (int i = 1; err >= 0 && (argc < 3 || i <= strtol(argv[2], NULL, 10)); i++) {
         snprintf(text, sizeof text, "message %d", i);
-        if ((err = (int)nkt_udp_send_str(udp, text, NULL)) >= 0) printf("sent %s\n", text);
+        err = (int)nkt_udp_send_str(udp, text, NULL);
+        if (err < 0) break;
+        printf("sent %s\n", text);
         err = (int)nkt_udp_recv(udp, text, sizeof text, NULL);     // an answer, or a second
         if (err == NKT_ETIMEDOUT) err = NKT_OK;
     }

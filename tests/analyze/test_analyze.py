@@ -23,8 +23,25 @@ BUILD = os.path.join(os.path.abspath(os.path.join(ROOT, os.environ.get("BUILD") 
                      "analyze")
 
 EXCUSED = {
-    "gcc-analyzer": [],
-    "clang-analyzer": [],
+    "gcc-analyzer": [
+        ("-Wanalyzer-malloc-leak", "nkti_wait_begin",
+         "the waiter stays in *place until nkti_wait_end gives it back; gcc forgets that place"
+         " when the environment is unlocked"),
+        ("-Wanalyzer-malloc-leak", "nkti_input_move",
+         "gcc thinks that a block which was just made can be the one the connection has already"),
+        ("-Wanalyzer-malloc-leak", "nkti_udp_pair_send",
+         "the packet hangs in its queue, written there by the pointer to where the next one goes"),
+    ],
+    "clang-analyzer": [
+        ("core.UndefinedBinaryOperatorResult", "nkti_udp_from_name",
+         "recvfrom has written as much of the name as the length says that it gave"),
+        ("core.UndefinedBinaryOperatorResult", "nkti_service_known",
+         "clang takes the first NUL of a text for its end; here the names stand one behind the"
+         " other, and the last is followed by two"),
+        ("core.UndefinedBinaryOperatorResult", "nkti_udp_iface_find",
+         "what nkt_ip_parse refuses is not looked at; clang does not follow the error through"
+         " nkti_cursor_result"),
+    ],
     "clang-tidy": [],
     "cppcheck": [
         ("clarifyCondition", "nkti_ip4_read_right",
@@ -81,8 +98,11 @@ def commands(tool):
             yield ["gcc"] + flags + ["-O2", "-fanalyzer", "-fdiagnostics-path-format=none",
                                      "-fdiagnostics-plain-output", "-c", path, "-o", os.devnull]
         if tool == "clang-analyzer":
+            # A bound on the states that are looked at from each function: by default it is
+            # 225,000, and the whole takes many times as long.
             yield ["clang", "--analyze", "--analyzer-output", "text", "-Xclang",
-                   "-analyzer-opt-analyze-headers"] + flags + [path]
+                   "-analyzer-opt-analyze-headers", "-Xclang", "-analyzer-config", "-Xclang",
+                   "max-nodes=20000"] + flags + [path]
         if tool == "clang-tidy":
             yield ["clang-tidy", "--quiet", path, "--"] + flags
         if tool == "cppcheck":
@@ -104,8 +124,12 @@ def function_at(lines, number):
 
 def findings(output):
     """(id, function, text) of every finding about a file of ours."""
-    sources = {}
+    sources, told = {}, ""
     for line in output.split("\n"):
+        # gcc's word for it, which is better: it tells into what a function was inlined.
+        context = re.search(r"(?:In function|inlined from) '(\w+)", line)
+        if context:
+            told = context.group(1)
         found = re.match(r"(\S+?):(\d+):\d+: (?:warning|error): (.*) \[(\S+?)\]$", line)
         if not found or not os.path.abspath(found.group(1)).startswith(ROOT + os.sep):
             continue
@@ -113,7 +137,7 @@ def findings(output):
         if path not in sources:
             with open(path, encoding="utf-8") as file:
                 sources[path] = file.read().split("\n")
-        yield (found.group(4), function_at(sources[path], int(found.group(2))), line)
+        yield (found.group(4), told or function_at(sources[path], int(found.group(2))), line)
 
 
 def check(tool):
@@ -121,7 +145,7 @@ def check(tool):
     used, complaints = set(), []
     for command in commands(tool):
         done = subprocess.run(command, cwd=BUILD, stdout=subprocess.PIPE,
-                              stderr=subprocess.STDOUT)
+                              stderr=subprocess.STDOUT, env=dict(os.environ, LC_ALL="C"))
         output = done.stdout.decode("utf-8", "replace")
         if " error: " in output or done.returncode != 0:
             complaints.append("%s\n%s" % (" ".join(command), output[-2000:]))
