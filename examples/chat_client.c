@@ -93,13 +93,13 @@ static int open_all(const char *target, nkt_connect_report *report, nkt_poller *
     opts.nonblocking = never_waits.nonblocking = true;
     opts.report = report;
     int err = nkt_connect(target, &opts, &server);          // goes on behind the poller
-    if (err == NKT_OK) err = nkt_conn_pair(NULL, &never_waits, &typed, &keyboard);
-    if (err == NKT_OK) err = nkt_thread_start(NULL, read_keyboard, typed);
-    if (err == NKT_OK) err = nkt_poller_open(NULL, poller);
-    if (err == NKT_OK) err = nkt_poller_add_conn(*poller, server, NULL);
-    if (err == NKT_OK) err = nkt_poller_add_conn(*poller, keyboard, NULL);
-    if (err == NKT_OK && nick != NULL) err = nkt_poller_want(*poller, keyboard, 0);
-    if (err == NKT_OK && nick != NULL) {
+    if (err >= 0) err = nkt_conn_pair(NULL, &never_waits, &typed, &keyboard);
+    if (err >= 0) err = nkt_thread_start(NULL, read_keyboard, typed);
+    if (err >= 0) err = nkt_poller_open(NULL, poller);
+    if (err >= 0) err = nkt_poller_add_conn(*poller, server, NULL);
+    if (err >= 0) err = nkt_poller_add_conn(*poller, keyboard, NULL);
+    if (err >= 0 && nick != NULL) err = nkt_poller_want(*poller, keyboard, 0);
+    if (err >= 0 && nick != NULL) {
         say("NICK ", nick, "", "");
         say("USER ", nick, " 0 * :", nick);
     }

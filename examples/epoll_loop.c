@@ -61,8 +61,8 @@ int main(int argc, char **argv) {
     nkt_listener *listener;
     nkt_poller *poller;
     int err = nkt_listen(argc > 1 ? argv[1] : ":7777", &opts, &listener);
-    if (err == NKT_OK) err = nkt_poller_open(NULL, &poller);
-    if (err == NKT_OK) err = nkt_poller_add_listener(poller, listener, NULL);
+    if (err >= 0) err = nkt_poller_open(NULL, &poller);
+    if (err >= 0) err = nkt_poller_add_listener(poller, listener, NULL);
     if (err < 0) {
         fprintf(stderr, "%s\n", nkt_strerror(err));
         return 1;

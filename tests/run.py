@@ -164,6 +164,7 @@ STEPS = [
     Step("pythons", limit_s=3600),
     Step("examples", in_test=True),
     Step("fuzz"),
+    Step("analyze"),
     Step("interop"),
     Step("load", in_test=True, alone="--all" in sys.argv),
     Step("lint", "python3 tests/lint.py"),
