@@ -28,6 +28,9 @@ import tempfile
 import time
 
 sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
+sys.path.insert(0, os.path.join(os.path.dirname(os.path.dirname(os.path.abspath(__file__))),
+                                "python"))
+import nkt_python
 from lab import Host, require_root
 from nkt_programs import (CC, MINGW, ROOT, STRICT, Failure, Program, Skip, Suite, equal, need)
 
@@ -376,16 +379,23 @@ def avahi(lab):
     server.stop()
 
 
-def lobby(lab):
-    """Three hosts find each other within a second of the last one's coming."""
-    players = [Program(host.enter + [lab.lobby, host.name, "20"], runner=[])
+def lobby(lab, *python):
+    """Three hosts find each other within a second of the last one's coming. Those that are named
+    run the Python program, the interpreter's start counted."""
+    in_python = ["env", f"PYTHONPATH={os.path.join(ROOT, 'python')}",
+                 f"NETKIT_LIBRARY={nkt_python.library()}", sys.executable,
+                 os.path.join(ROOT, "examples", "lan_lobby.py")]
+
+    def command(host):
+        return host.enter + (in_python if host.name in python else [lab.lobby])
+    players = [Program(command(host) + [host.name, "120"], runner=[])
                for host in (lab.ann, lab.bob)]
     for player, other in zip(players, ("bob", "ann")):
         player.expect(rf"^{other} is at 10\.[12]\.0\.\d:5577, by ", 20)
     took = []
     for turn in range(11):
         begin = time.monotonic()
-        last = Program(lab.cy.enter + [lab.lobby, f"cy{turn}", "20"], runner=[])
+        last = Program(command(lab.cy) + [f"cy{turn}", "120"], runner=[])
         for player in players:
             player.expect(rf"^cy{turn} is at 10\.[12]\.0\.3:5577, by ", 20)
         for other in ("ann", "bob"):
@@ -425,6 +435,8 @@ ROWS = [
     ("larger than the path takes", path_mtu),
     ("multicast DNS beside avahi-daemon", avahi),
     ("three hosts in the lobby", lobby),
+    ("three hosts in the lobby, in Python", lobby, "ann", "bob", "cy"),
+    ("three hosts in the lobby, in both languages", lobby, "bob"),
 ]
 
 
