@@ -1,6 +1,8 @@
 // chat_server.c - chat rooms for thousands, in one thread, no callbacks
 //
-// Shows the poller: one loop waits for everybody at once. Somebody who does not
+// Shows the poller: one loop waits for everybody at once. What a turn of the
+// loop has for somebody is written at its end in one piece, so that a busy room
+// costs a call of the system per guest and turn, not per line. Who does not
 // read cannot hold up the room: once 64 KiB wait for him, lines are left out
 // for him, and when he reads again he is told how many he missed. Somebody who
 // is gone without a word (no power, no network) is found out by keep-alive.
@@ -29,6 +31,10 @@ typedef struct guest {
     struct room *in;
     struct guest *prev, *next;  // in the same room
     unsigned missed;            // lines left out since the queue was full
+    char *out;                  // what this turn has for him; NULL if nothing
+    size_t out_len;
+    unsigned out_lines;
+    struct guest *due_prev, *due_next;      // of those with something in `out`
     char name[24];
 } guest;
 
@@ -41,11 +47,52 @@ typedef struct room {
 
 static room hall;
 static unsigned here, came;
+static guest *due;
 
-// Other failures than a full queue come back from read_line, where the guest is
-// sent home.
+enum { OUT_MAX = 16384 };
+
+// Writes what there is for him. Other failures than a full queue come back from
+// read_line, where the guest is sent home.
+static void deliver(guest *to) {
+    if (to->out == NULL) return;
+    if (nkt_conn_write(to->conn, to->out, to->out_len) == NKT_EAGAIN) to->missed += to->out_lines;
+    free(to->out);
+    to->out = NULL;
+    if (to->due_prev != NULL) to->due_prev->due_next = to->due_next;
+    else due = to->due_next;
+    if (to->due_next != NULL) to->due_next->due_prev = to->due_prev;
+}
+
+static int is_due(guest *who) {
+    who->out = (char *)malloc(OUT_MAX);
+    if (who->out == NULL) return 0;
+    who->out_len = who->out_lines = 0;
+    who->due_prev = NULL;
+    who->due_next = due;
+    if (due != NULL) due->due_prev = who;
+    due = who;
+    return 1;
+}
+
+// A line is shorter than OUT_MAX: line_max is 1,000.
 static void tell(guest *to, const nkt_str *pieces, size_t count) {
-    if (to->missed > 0 || nkt_conn_writev(to->conn, pieces, count) == NKT_EAGAIN) to->missed++;
+    size_t len = 0;
+    for (size_t i = 0; i < count; i++) len += pieces[i].len;
+    if (to->out != NULL && to->out_len + len > OUT_MAX) deliver(to);
+    if (to->missed > 0 || (to->out == NULL && !is_due(to))) {
+        to->missed++;
+        return;
+    }
+    for (size_t i = 0; i < count; i++) {
+        memcpy(to->out + to->out_len, pieces[i].ptr, pieces[i].len);
+        to->out_len += pieces[i].len;
+    }
+    to->out_lines++;
+}
+
+static void tell_him(guest *to, const char *text) {
+    nkt_str piece = nkt_str_of(text);
+    tell(to, &piece, 1);
 }
 
 static void tell_others(const guest *from, const char *text, nkt_str line) {
@@ -96,10 +143,11 @@ static void come_in(nkt_poller *poller, nkt_conn *conn) {
     nkt_conn_peer_name(conn, where, sizeof where);
     printf("%s came from %s, %u here\n", who->name, where, here);
     snprintf(text, sizeof text, "* welcome, %s; %u here; /nick NAME\n", who->name, here);
-    nkt_conn_write_str(conn, text);
+    tell_him(who, text);
 }
 
 static void go_home(guest *who, int err) {
+    deliver(who);
     leave_room(who);
     here--;
     printf("%s left (%s), %u here\n", who->name, nkt_strerror(err), here);
@@ -112,7 +160,7 @@ static int is_name(guest *who, const char *wish, char *name, size_t cap) {
     snprintf(name, cap, "%s", wish);
     for (const char *c = name; *c != '\0'; c++) {
         if (isalnum((unsigned char)*c)) continue;
-        nkt_conn_write_str(who->conn, "* a name is letters and digits\n");
+        tell_him(who, "* a name is letters and digits\n");
         return 0;
     }
     return 1;
@@ -135,7 +183,7 @@ static void join(guest *who, const char *wish) {
         enter(who, into);
     }
     snprintf(text, sizeof text, "* you are in %s\n", name);
-    nkt_conn_write_str(who->conn, text);
+    tell_him(who, text);
 }
 
 static void rename_guest(guest *who, const char *wish) {
@@ -188,6 +236,7 @@ int main(int argc, char **argv) {
             if (event.conn != NULL) attend((guest *)event.user, event.events);
             else while (nkt_accept(listener, &conn) == NKT_OK) come_in(poller, conn);
         }
+        while (due != NULL) deliver(due);
     }
     fprintf(stderr, "%s\n", nkt_strerror(err));
     return 1;

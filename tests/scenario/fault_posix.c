@@ -341,9 +341,10 @@ static void aftermath(scene *s) {
 // The row has seen the failure: everybody who waits for more is let go.
 static void lead_to_the_end(scene *s) {
     fault.broken = true;
+    nkt_test.over = 1;              // the views of the row die with what follows
+    scene_guard_watch(NULL);
     aftermath(s);
     s->limit_ns = 0;
-    scene_guard_watch(NULL);
     if (s->b.kind == &peer_raw) shutdown(s->b.fd, SHUT_RDWR);
     else if (s->b.kind == &peer_conn) nkt_conn_interrupt(s->b.conn);
 }
@@ -390,6 +391,8 @@ static int excuse(int kind, long long got) {
     if (fault.entry == F_poll_wait && fault.err == NKT_EINTR && is_number && got == 0) {
         fault.told = true;
     }
+    // A row that waits for a signal has got one that nobody sent.
+    if (fault.err == NKT_EINTR && fault.s->signals) fault.told = true;
     // An option that could not be set is not missed, but this row needs it.
     if (fault.entry == F_set_option && fault.s->small_buffers) fault.told = true;
     if (!fault.told) return 0;
@@ -433,6 +436,7 @@ static bool run_once(const row *r, const face *f) {
     memset(fault.calls, 0, sizeof fault.calls);
     fault.fired = fault.told = fault.broken = false;
     fault.agains = 0;
+    nkt_test.over = 0;
     fault.s = &s;
     fault.poll_base = f->portable ? nkt_sys_poll_portable() : nkt_sys_poll_default();
     nkt_test.checks = nkt_test.failures = 0;

@@ -187,6 +187,7 @@ static void row_high_bytes(scene *s) {
         CHECK_MEM(view.ptr, view.len, all + 128, 128);
     }
     CHECK_INT(whole_write(s, all, 256), NKT_OK);
+    CHECK_INT(whole_flush(s), NKT_OK);
     CHECK_INT(peer_recv_all(&s->b, got, 256), 256);
     CHECK_MEM(got, sizeof got, all, sizeof all);
 }

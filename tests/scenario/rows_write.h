@@ -98,14 +98,19 @@ static void row_slow_reader(scene *s) {
     free(piece);
 }
 
-// Writes pieces of the pattern until one is refused; how many bytes were taken.
+// Writes pieces of the pattern until they are refused; how many bytes were
+// taken. The system may still make room after the first refusal.
 static size_t fill_queue(scene *s, char *piece, int *err) {
     size_t at = 0;
-    while (at < 4 * WRITE_ENOUGH) {
+    int refused = 0;
+    while (at < 4 * WRITE_ENOUGH && refused < 3) {
+        if (refused > 0) sleep_ms(1);
         pattern_fill(piece, at, WRITE_PIECE);
         *err = nkt_conn_write(s->a, piece, WRITE_PIECE);
         at += nkt_conn_written(s->a);
-        if (*err != NKT_OK && !scene_again(*err)) break;
+        if (*err == NKT_OK || scene_again(*err)) refused = 0;
+        else if (*err == NKT_EAGAIN) refused++;
+        else break;
     }
     return at;
 }
