@@ -42,7 +42,7 @@ class Output:
 
     def __init__(self, as_json: bool) -> None:
         self.as_json = as_json
-        self.lock = threading.Lock()
+        self.lock: threading.Lock = threading.Lock()
 
     def say(self, shown: Optional[str], event: str, **facts: Any) -> None:
         """`shown` is for people, None to show nothing; the rest is for programs."""
@@ -115,7 +115,7 @@ class Chat:
 
     def __init__(self, output: Output) -> None:
         self.output = output
-        self.lock = threading.Lock()
+        self.lock: threading.Lock = threading.Lock()
         self.members: Set[netkit.Connection] = set()
 
     def say(self, data: bytes, but: netkit.Connection) -> None:

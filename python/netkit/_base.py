@@ -99,9 +99,9 @@ class ConnectionInfo:
         self.queued: int = info.queued
         self.rtt: Optional[float] = None if tcp.rtt_us < 0 else tcp.rtt_us / 1e6
         self.rtt_variation: Optional[float] = None if tcp.rtt_var_us < 0 else tcp.rtt_var_us / 1e6
-        self.retransmits = known(tcp.retransmits)
-        self.unacked = known(tcp.unacked_bytes)
-        self.path_mtu = known(tcp.path_mtu)
+        self.retransmits: Optional[int] = known(tcp.retransmits)
+        self.unacked: Optional[int] = known(tcp.unacked_bytes)
+        self.path_mtu: Optional[int] = known(tcp.path_mtu)
 
     def __repr__(self) -> str:
         return "<ConnectionInfo %s>" % " ".join(

@@ -76,10 +76,10 @@ class Attempt:
 
     def __init__(self, address: Address, error: Optional[OSError], start: float,
                  end: Optional[float]) -> None:
-        self.address = address
-        self.error = error
-        self.start = start
-        self.end = end
+        self.address: Address = address
+        self.error: Optional[OSError] = error
+        self.start: float = start
+        self.end: Optional[float] = end
 
     def __repr__(self) -> str:
         return "<Attempt %s: %s>" % (self.address, self.error or "connected")

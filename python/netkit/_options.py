@@ -92,9 +92,9 @@ class Stream:
                  keepalive: Optional[float], send_buffer: Optional[int],
                  recv_buffer: Optional[int], cr_lines: bool, delay_small_writes: bool,
                  timeout: Optional[float] = None) -> None:
-        self.timeout = check_timeout(timeout)
-        self.cr_lines = bool(cr_lines)
-        self.struct = _lib.nkt_stream_opts(
+        self.timeout: Optional[float] = check_timeout(timeout)
+        self.cr_lines: bool = bool(cr_lines)
+        self.struct: _lib.nkt_stream_opts = _lib.nkt_stream_opts(
             line_max=_limit("line_max", line_max),
             message_max=_limit("message_max", message_max),
             queue_max=_limit("queue_max", queue_max),
