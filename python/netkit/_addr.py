@@ -5,7 +5,6 @@ They are written in Python and need no library, but for `kind`, `is_global` and 
 
 from __future__ import annotations
 
-import ipaddress
 import os
 
 import _socket
@@ -14,8 +13,11 @@ from . import _lib
 from ._errors import AddressError
 from ._lib import quick
 
+# `ipaddress` is imported where it is needed: it takes longer to load than all of netkit.
+
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    import ipaddress
     from typing import Any, Iterator, Optional, Tuple, Union
 
     StdlibIP = Union[ipaddress.IPv4Address, ipaddress.IPv6Address]
@@ -59,6 +61,7 @@ def _parse_v6(text: str) -> Optional[int]:
         return None
     if not text.isascii():
         return None
+    import ipaddress
     try:
         return int(ipaddress.IPv6Address(text))
     except ValueError:
@@ -118,13 +121,6 @@ class IP:
         scope = 0
         if isinstance(address, str):
             version, value, scope = cls._read(address)
-        elif isinstance(address, ipaddress.IPv4Address):
-            version, value = 4, int(address)
-        elif isinstance(address, ipaddress.IPv6Address):
-            version, value = 6, int(address)
-            zone = getattr(address, "scope_id", None)
-            if zone:
-                scope = _parse_scope(zone, str(address))
         elif isinstance(address, bool):
             raise TypeError("an IP address is not a bool")
         elif isinstance(address, int):
@@ -136,9 +132,19 @@ class IP:
                 raise _bad(_lib.EADDR, bytes(address), "an IP address has 4 or 16 bytes")
             version, value = (4 if len(address) == 4 else 6), int.from_bytes(address, "big")
         else:
+            version, value, scope = cls._of_stdlib(address)
+        return cls._make(version, value, scope)
+
+    @staticmethod
+    def _of_stdlib(address: object) -> Tuple[int, int, int]:
+        import ipaddress
+        if isinstance(address, ipaddress.IPv4Address):
+            return 4, int(address), 0
+        if not isinstance(address, ipaddress.IPv6Address):
             raise TypeError("an IP address is text, an integer, bytes or of ipaddress, not %s"
                             % type(address).__name__)
-        return cls._make(version, value, scope)
+        zone = getattr(address, "scope_id", None)
+        return 6, int(address), _parse_scope(zone, str(address)) if zone else 0
 
     @classmethod
     def _make(cls, version: int, value: int, scope: int = 0) -> IP:
@@ -202,6 +208,7 @@ class IP:
     @property
     def ipaddress(self) -> StdlibIP:
         """The same as ipaddress.IPv4Address or IPv6Address."""
+        import ipaddress
         if self._version == 4:
             return ipaddress.IPv4Address(self._value)
         if self._scope:
@@ -278,6 +285,7 @@ class IP:
         if self._value >> 32 == 0xFFFF:
             # RFC 5952 section 5; ipaddress does so from 3.13 on.
             return "::ffff:%d.%d.%d.%d" % tuple(self.packed[12:])
+        import ipaddress
         text = str(ipaddress.IPv6Address(self._value))
         return "%s%%%d" % (text, self._scope) if self._scope else text
 
@@ -293,6 +301,7 @@ class IP:
     def __eq__(self, other: object) -> bool:
         if isinstance(other, IP):
             return self._key() == other._key()
+        import ipaddress
         if isinstance(other, (ipaddress.IPv4Address, ipaddress.IPv6Address)):
             return self.ipaddress == other
         return NotImplemented
@@ -331,7 +340,10 @@ def _ref(struct: Any) -> Any:
 
 
 def _ip_key(other: object) -> Optional[Tuple[int, int, int]]:
-    if isinstance(other, (IP, ipaddress.IPv4Address, ipaddress.IPv6Address)):
+    if isinstance(other, IP):
+        return other._key()
+    import ipaddress
+    if isinstance(other, (ipaddress.IPv4Address, ipaddress.IPv6Address)):
         return IP(other)._key()
     return None
 
@@ -552,9 +564,10 @@ class Network:
         if prefix_length is None:
             if isinstance(network, Network):
                 return network
-            if isinstance(network, (ipaddress.IPv4Network, ipaddress.IPv6Network)):
-                return cls._make(IP(network.network_address), network.prefixlen, network)
             if not isinstance(network, str):
+                import ipaddress
+                if isinstance(network, (ipaddress.IPv4Network, ipaddress.IPv6Network)):
+                    return cls._make(IP(network.network_address), network.prefixlen, network)
                 raise TypeError("a network is text, of ipaddress, or an address and a prefix "
                                 "length")
             text, slash, bits = network.partition("/")
@@ -619,6 +632,7 @@ class Network:
     @property
     def ipaddress(self) -> StdlibNetwork:
         """The same as ipaddress.IPv4Network or IPv6Network."""
+        import ipaddress
         if self.version == 4:
             return ipaddress.IPv4Network((int(self._first), self._length))
         return ipaddress.IPv6Network((int(self._first), self._length))
@@ -652,11 +666,12 @@ class Network:
         return self._first, self._length
 
     def __eq__(self, other: object) -> bool:
+        if isinstance(other, Network):
+            return self._key() == other._key()
+        import ipaddress
         if isinstance(other, (ipaddress.IPv4Network, ipaddress.IPv6Network)):
             return self.ipaddress == other
-        if not isinstance(other, Network):
-            return NotImplemented
-        return self._key() == other._key()
+        return NotImplemented
 
     def __hash__(self) -> int:
         return hash(self.ipaddress)

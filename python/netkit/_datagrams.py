@@ -15,10 +15,11 @@ by `struct`, from a template for each receiver.
 from __future__ import annotations
 
 import ctypes
-import socket
 import struct
 import warnings
 from ctypes import byref, c_char, c_char_p, c_void_p
+
+import _socket
 
 from . import _lib
 from ._addr import IP, Address, target_text
@@ -87,7 +88,7 @@ class Datagram:
     def interface(self) -> Optional[str]:
         """The interface through which it came, by name; None if that is not known."""
         try:
-            return socket.if_indextoname(self._struct().interface_index)
+            return _socket.if_indextoname(self._struct().interface_index)
         except OSError:
             return None
 
@@ -145,7 +146,7 @@ class SendResult:
                                            else error(result.err, result.os_error))
         self.interface: Optional[str] = None
         try:
-            self.interface = socket.if_indextoname(result.interface_index)
+            self.interface = _socket.if_indextoname(result.interface_index)
         except OSError:
             pass
 
@@ -539,13 +540,13 @@ class UDPBase:
         """The only interface that groups are sent through, by name; None, which is how it
         begins, for every suitable one. Set it by name or number."""
         index = self._get(_lib.UDP_MULTICAST_INTERFACE)
-        return socket.if_indextoname(index) if index else None
+        return _socket.if_indextoname(index) if index else None
 
     @multicast_interface.setter
     def multicast_interface(self, interface: Union[str, int, None]) -> None:
         index = interface or 0
         if isinstance(index, str):
-            index = socket.if_nametoindex(index)
+            index = _socket.if_nametoindex(index)
         self._set(_lib.UDP_MULTICAST_INTERFACE, index)
 
     @property
