@@ -436,7 +436,7 @@ def headers_of(compiler, text):
 @test("every switch of the manual, alone and with the implementation")
 def _():
     for name in switches():
-        flags = ["-std=c99", define(name)] + BASIC
+        flags = ["-std=c99", "-fsyntax-only", define(name)] + BASIC
         try:
             # A static function has to be there, so this one has no declarations alone.
             if name != "NETKIT_STATIC":
@@ -453,7 +453,8 @@ def _():
         need(compiler, package)
         for name in switches():
             try:
-                compile_text(compiler, ["-std=" + standard, define(name)] + BASIC, IMPLEMENT)
+                flags = ["-std=" + standard, "-fsyntax-only", define(name)] + BASIC
+                compile_text(compiler, flags, IMPLEMENT)
             except Failure as error:
                 raise Failure("%s with %s: %s" % (compiler, name, error))
 

@@ -29,7 +29,7 @@ TARGETS = [
     ("x86_64-netbsd", ELF),
     ("x86_64-openbsd", ELF),
 ]
-EXAMPLES = ["tour", "chat_server", "http_get", "game_loop", "echo_processes_posix", "rot13_chat"]
+EXAMPLES = ["tour", "echo_processes_posix", "lan_lobby"]
 # What these systems' headers add to the exceptions.
 SYSTEM = [
     "-Wno-thread-safety-analysis",      # FreeBSD's locks are annotated; ours wrap them
@@ -65,20 +65,23 @@ def compile_text(target, flags, text, suffix=".c"):
                                                    os.path.join(WORK, "unit.o")])
 
 
+# clang warns before it makes code, so that none need be made here.
+CHECK = ["-fsyntax-only"]
+
+
 def warnings(target):
-    compile_text(target, ["-std=c99"] + CLANG_C + SYSTEM, '#include "netkit.h"\n')
-    for optimize in ("-O2", "-Os"):
-        compile_text(target, ["-std=c99", optimize] + CLANG_C + SYSTEM, IMPLEMENT)
+    compile_text(target, ["-std=c99"] + CHECK + CLANG_C + SYSTEM, '#include "netkit.h"\n')
+    compile_text(target, ["-std=c99"] + CHECK + CLANG_C + SYSTEM, IMPLEMENT)
 
 
 def cxx(target):
-    flags = ["-std=c++11", "-O1", "-nostdinc++"] + CLANG_CXX + SYSTEM
+    flags = ["-std=c++11", "-nostdinc++"] + CHECK + CLANG_CXX + SYSTEM
     compile_text(target, flags, IMPLEMENT, ".cc")
 
 
 def switches(target):
     for flag in ("-DNETKIT_USE_POLL", "-DNETKIT_NO_THREADS", "-DNETKIT_NO_SIMD"):
-        compile_text(target, ["-std=c99", "-O1", flag] + CLANG_C + SYSTEM, IMPLEMENT)
+        compile_text(target, ["-std=c99", flag] + CHECK + CLANG_C + SYSTEM, IMPLEMENT)
 
 
 def link(target, magic, example):
