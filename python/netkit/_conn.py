@@ -5,9 +5,9 @@ from __future__ import annotations
 import ctypes
 import math
 import os
-import threading
+import sys
 import warnings
-from _thread import get_ident
+from _thread import RLock, allocate_lock, get_ident       # type: ignore[attr-defined]
 from ctypes import byref, c_void_p
 from time import monotonic
 
@@ -37,8 +37,15 @@ if TYPE_CHECKING:
 SLICE_MS = 100 if os.name == "nt" else 250
 
 
+def _main_ident() -> Optional[int]:
+    # While nobody has loaded `threading`, which takes long, this is the main thread:
+    # `threading` itself concludes so when it is loaded.
+    threading = sys.modules.get("threading")
+    return threading.main_thread().ident if threading is not None else get_ident()
+
+
 class _Main:
-    ident: Optional[int] = threading.main_thread().ident
+    ident: Optional[int] = _main_ident()
 
 
 def _after_fork() -> None:
@@ -51,7 +58,7 @@ if hasattr(os, "register_at_fork"):
 
 # Held while a handle is interrupted or freed, so that no other thread frees it meanwhile. A signal
 # handler may close, too.
-_ending = threading.RLock()
+_ending: Any = RLock()
 
 
 def _slice_of(limit: Optional[float]) -> int:
@@ -129,8 +136,8 @@ class Connection(ConnectionBase):
     def _open(self, handle: Optional[c_void_p], stream: Stream,
               attempts: Tuple[Any, ...] = ()) -> None:
         super()._open(handle, stream, attempts)
-        self._reading = threading.Lock()
-        self._writing = threading.Lock()
+        self._reading = allocate_lock()
+        self._writing = allocate_lock()
         self._read_ms = self._write_ms = 0
         self._aborting = False
 
@@ -808,7 +815,7 @@ class Listener:
         self._stream = stream
         self._timeout = timeout
         self._epoch = Process.epoch
-        self._accepting = threading.Lock()
+        self._accepting = allocate_lock()
         self._ms = 0
         self._closed = False
 
@@ -1049,13 +1056,15 @@ class _Clients:
     def __init__(self, handler: Callable[[Connection], object],
                  max_clients: Optional[int]) -> None:
         self.handler = handler
+        import threading
         self.free = None if max_clients is None else threading.Semaphore(max_clients)
         self.open: Set[Connection] = set()
-        self.lock = threading.Lock()
+        self.lock = allocate_lock()
 
     def start(self, conn: Connection) -> None:
         with self.lock:
             self.open.add(conn)
+        import threading
         thread = threading.Thread(target=self.run, args=(conn,), daemon=True,
                                   name="netkit client %s" % conn.peer_name)
         thread.start()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import threading
+from _thread import allocate_lock
 from ctypes import byref, c_void_p
 from time import monotonic
 
@@ -38,8 +38,8 @@ class UDP(UDPBase):
 
     def __init__(self, handle: c_void_p, timeout: Optional[float]) -> None:
         """See udp()."""
-        self._receiving = threading.Lock()
-        self._sending = threading.Lock()
+        self._receiving = allocate_lock()
+        self._sending = allocate_lock()
         self._ms = [0, 0]               # receiving, sending
         super().__init__(handle, timeout)
 
