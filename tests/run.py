@@ -111,8 +111,9 @@ CONFIGS = [
     Config("no-threads", "gcc", WARNINGS + " -Werror -O1 -DNETKIT_NO_THREADS", suites="unit",
            unlike=r"_threads", needs="gcc"),
     Config("tsan", "gcc", WARNINGS + " -O1 -g -fsanitize=thread", slow=6,
-           match=r"_threads|^scenario/|/test_(poller|listen|connect|transport|env|lookup|race)\.c",
-           unlike=r"fault", prefix=NO_ASLR, needs="gcc and libtsan"),
+           match=r"_threads|^scenario/|/test_(poller|listen|connect|transport|env|lookup|race|"
+                 r"refusals|sys_posix|udp\w*)\.c",
+           unlike=r"fault_", prefix=NO_ASLR, needs="gcc and libtsan"),
     # The bugs of other libraries that show in a whole run: descriptors beyond select()'s, and a
     # char that is signed or not.
     Config("bug-25-high-descriptors", "gcc", WARNINGS + " -O1 -g", suites="unit scenario", slow=3,
