@@ -11350,6 +11350,7 @@ NKT_API int nkt_listener_adopt(nkt_fd fd, const nkt_listen_opts *given, nkt_list
     int64_t type = 0, listening = 0;
     memset(&opts, 0, sizeof opts);
     if (given != NULL) opts = *given;
+    if (opts.problem != NULL) memset(opts.problem, 0, sizeof *opts.problem);
     nkt_env *env = nkti_env_use(opts.env);
     if (env == NULL) return NKT_EINVAL;
     int err = nkti_stream_check(&opts.stream, &stream, opts.problem);

@@ -263,8 +263,43 @@ static void queued(void) {
     }
 }
 
+// Wake-ups are shared with the parent, who must not lose one.
+static void wake_ups(void) {
+    TEST("a child has no wake-ups of its parent's") {
+        probe p;
+        nkt_conn_opts opts;
+        nkt_conn *near_end = NULL, *far_end = NULL, *own = NULL, *other = NULL;
+        char byte;
+        memset(&opts, 0, sizeof opts);
+        probe_open(&p);
+        opts.env = &p.env;
+        opts.stream.read_timeout_ms = 1;
+        CHECK_INT(nkt_conn_pair(&opts, &opts, &near_end, &far_end), NKT_OK);
+        CHECK_INT(nkt_conn_read(near_end, &byte, 1), NKT_ETIMEDOUT);
+        CHECK_INT(probe_calls(&p, PROBE_WAKE_OPEN), 1);
+        fflush(stdout);
+        pid_t child = fork();
+        if (child == 0) {
+            alarm(20);
+            CHECK_INT(nkt_conn_pair(&opts, &opts, &own, &other), NKT_OK);
+            CHECK_INT(probe_calls(&p, PROBE_WAKE_CLOSE), 1);
+            CHECK_INT(nkt_conn_read(own, &byte, 1), NKT_ETIMEDOUT);
+            CHECK_INT(probe_calls(&p, PROBE_WAKE_OPEN), 2);
+            fflush(stdout);
+            _exit(nkt_test.failures > 0);
+        }
+        CHECK_INT(child_status(child), 0);
+        CHECK_INT(nkt_conn_read(near_end, &byte, 1), NKT_ETIMEDOUT);
+        CHECK_INT(probe_calls(&p, PROBE_WAKE_OPEN), 1);
+        nkt_conn_close(near_end);
+        nkt_conn_close(far_end);
+        probe_close(&p);
+    }
+}
+
 int main(void) {
     closing();
+    wake_ups();
     waiting();
     queued();
     return test_finish();

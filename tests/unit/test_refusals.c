@@ -222,10 +222,163 @@ static void lacking(void) {
     }
 }
 
+// Waits inside waits, as many as there are connections: deterministic, where
+// threads would have to be counted on to wait at the same time.
+enum { NESTED = 70 };
+static nkt_conn *nested[NESTED][2];
+static int nested_at;
+
+static int nesting_wait(nkt_env *env, nkt_watch *watches, size_t count, int64_t timeout_ns) {
+    char byte;
+    (void)env, (void)watches, (void)count, (void)timeout_ns;
+    if (nested_at < NESTED) {
+        int at = nested_at++;
+        CHECK_INT(nkt_conn_read(nested[at][0], &byte, 1), NKT_EINTR);
+    }
+    return NKT_EINTR;
+}
+
+static void many_waits(void) {
+    TEST("no more than 64 wake-ups are kept for later waits") {
+        probe p;
+        nkt_conn_opts opts;
+        memset(&opts, 0, sizeof opts);
+        probe_open(&p);
+        opts.env = &p.env;
+        for (int i = 0; i < NESTED; i++) {
+            CHECK_INT(nkt_conn_pair(&opts, &opts, &nested[i][0], &nested[i][1]), NKT_OK);
+        }
+        nested_at = 0;
+        p.core.wait = nesting_wait;
+        CHECK_INT(nesting_wait(&p.env, NULL, 0, 0), NKT_EINTR);
+        CHECK_INT(probe_calls(&p, PROBE_WAKE_OPEN), NESTED);
+        CHECK_INT(probe_calls(&p, PROBE_WAKE_CLOSE), NESTED - 64);
+        // The next ones are served from what was kept.
+        nested_at = NESTED - 64;
+        CHECK_INT(nesting_wait(&p.env, NULL, 0, 0), NKT_EINTR);
+        CHECK_INT(probe_calls(&p, PROBE_WAKE_OPEN), NESTED);
+        p.core.wait = probe_core_wait;
+        for (int i = 0; i < NESTED; i++) {
+            nkt_conn_close(nested[i][0]);
+            nkt_conn_close(nested[i][1]);
+        }
+        probe_close(&p);
+    }
+}
+
+static nkt_listener *listen_here(probe *p, nkt_addr *addr) {
+    nkt_listen_opts opts;
+    nkt_listener *listener = NULL;
+    memset(&opts, 0, sizeof opts);
+    opts.env = &p->env;
+    CHECK_INT(nkt_listen("127.0.0.1:0", &opts, &listener), NKT_OK);
+    CHECK_INT(nkt_listener_local(listener, addr), NKT_OK);
+    return listener;
+}
+
+// A Unix-domain backlog that is full says so at once, and is tried again.
+static void busy(void) {
+    TEST("a backlog that is full is tried again") {
+        probe p;
+        nkt_addr addr;
+        nkt_connect_opts opts;
+        nkt_connect_report report;
+        nkt_conn *conn = NULL;
+        nkt_interest interest;
+        memset(&opts, 0, sizeof opts);
+        probe_open(&p);
+        opts.env = &p.env;
+        opts.report = &report;
+        nkt_listener *listener = listen_here(&p, &addr);
+        probe_fail(&p, PROBE_CONNECT, NKT_EBUSY, 3);
+        CHECK_INT(nkt_connect_addr(&addr, &opts, &conn), NKT_OK);
+        CHECK_INT(probe_calls(&p, PROBE_CONNECT), 4);
+        CHECK_INT(report.attempt_count, 1);
+        CHECK_INT(report.attempts[0].err, NKT_OK);
+        nkt_conn_close(conn);
+        // Nonblocking: it is not connected, and says when it will try.
+        opts.nonblocking = true;
+        probe_fail(&p, PROBE_CONNECT, NKT_EBUSY, 1000);
+        CHECK_INT(nkt_connect_addr(&addr, &opts, &conn), NKT_OK);
+        int64_t now = nkt_now_ns(&p.env);
+        CHECK_INT(nkt_conn_watch(conn, NKT_READ, &interest), NKT_OK);
+        CHECK_INT(interest.count, 0);
+        CHECK(interest.deadline_ns < now + 1000 * PROBE_MS);
+        nkt_conn_close(conn);
+        nkt_listener_close(listener);
+        probe_close(&p);
+    }
+}
+
+static int cannot_bind(nkt_env *env, nkt_fd fd, const char *name, int family) {
+    (void)env, (void)fd, (void)name, (void)family;
+    return NKT_EACCES;
+}
+
+static int names_any(nkt_env *env, const char *name, uint32_t *index) {
+    (void)env, (void)name;
+    *index = 1;
+    return NKT_OK;
+}
+
+static void listeners(void) {
+    TEST("a listener whose descriptor is not to be had") {
+        probe p;
+        nkt_addr addr;
+        nkt_listen_opts opts;
+        nkt_problem problem;
+        nkt_listener *again = NULL;
+        memset(&opts, 0, sizeof opts);
+        probe_open(&p);
+        opts.env = &p.env;
+        opts.problem = &problem;
+        nkt_listener *listener = listen_here(&p, &addr);
+        nkt_fd fd = nkt_listener_descriptor(listener);
+        p.core.set_blocking = cannot_block;
+        CHECK_INT(nkt_listener_adopt(fd, &opts, &again), NKT_EACCES);
+        CHECK(again == NULL);
+        CHECK_INT(problem.err, NKT_EACCES);
+        p.core.set_blocking = probe_system()->set_blocking;
+        probe_fail(&p, PROBE_ALLOCATE, NKT_ENOMEM, 1);
+        CHECK_INT(nkt_listener_adopt(fd, &opts, &again), NKT_ENOMEM);
+        opts.stream.recv_buffer = -1;
+        CHECK_INT(nkt_listener_adopt(fd, &opts, &again), NKT_EINVAL);
+        opts.stream.recv_buffer = 0;
+        p.core.interface_index = names_any;
+        p.core.bind_interface = cannot_bind;
+        opts.interface_name = "any";
+        CHECK_INT(nkt_listen("127.0.0.1:0", &opts, &again), NKT_EACCES);
+        CHECK(again == NULL);
+        nkt_listener_close(listener);
+        probe_close(&p);
+    }
+    TEST("buffers of a stream are asked for") {
+        probe p;
+        nkt_conn_opts opts;
+        nkt_conn *near_end = NULL, *far_end = NULL;
+        int64_t value = 0;
+        memset(&opts, 0, sizeof opts);
+        probe_open(&p);
+        opts.env = &p.env;
+        opts.stream.recv_buffer = opts.stream.send_buffer = 100000;
+        if (!probe_tcp_opts(&p, &opts, &opts, &near_end, &far_end)) return;
+        CHECK_INT(nkt_conn_get_option(near_end, NKT_OPT_RECV_BUFFER, &value), NKT_OK);
+        CHECK(value >= 100000);
+        CHECK_INT(nkt_conn_get_option(far_end, NKT_OPT_SEND_BUFFER, &value), NKT_OK);
+        CHECK(value >= 100000);
+        nkt_conn_close(near_end);
+        nkt_conn_close(far_end);
+        probe_close(&p);
+    }
+}
+
 int main(void) {
     environments();
     arguments();
     interruptions();
     lacking();
+    many_waits();
+    busy();
+    listeners();
     return test_finish();
 }

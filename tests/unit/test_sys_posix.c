@@ -365,6 +365,9 @@ static void options(void) {
         value = 4711;
         CHECK_INT(core->get_option(&env, fd, 99, &value), NKT_EINVAL);
         CHECK_INT(value, 4711);
+        // What IPv6 alone has, of an IPv4 socket.
+        CHECK_INT(core->get_option(&env, fd, NKT_SO_V6ONLY, &value), NKT_EUNSUPPORTED);
+        CHECK_INT(value, 4711);
         core->close(&env, fd);
     }
     TEST("the family of each kind of socket, and of none") {

@@ -33,6 +33,14 @@ static int fake_list(nkt_env *env, nkt_sys_iface *rows, int cap) {
     return iface_count;
 }
 
+static int fake_name(nkt_env *env, uint32_t index, char *buf, size_t cap) {
+    (void)env;
+    for (int i = 0; i < iface_count; i++) {
+        if (ifaces[i].index == index) return snprintf(buf, cap, "card%u", (unsigned)index);
+    }
+    return NKT_ENODEV;
+}
+
 static int fake_watch_open(nkt_env *env, nkt_fd *fd) {
     nkt_wake wake;
     if (!has_news) return NKT_EUNSUPPORTED;
@@ -146,6 +154,7 @@ static nkt_udp *begin(const char *local) {
     net.watch_drain = fake_watch_drain;
     p.env.udp = &sys;
     p.env.net = &net;
+    p.core.interface_name = fake_name;
     return open_udp(local);
 }
 
@@ -153,6 +162,7 @@ static void end(nkt_udp *udp) {
     nkt_udp_close(udp);
     p.env.udp = NULL;
     p.env.net = NULL;
+    p.core.interface_name = probe_system()->interface_name;
 }
 
 static void expect(char *text, const char *want) {
