@@ -45,9 +45,9 @@ FLAGS = ("-std=c99 -O0 -g -D_GNU_SOURCE --coverage -fprofile-abs-path -fprofile-
 
 VARIANTS = [
     run.Config("default", "gcc", FLAGS, suites="unit scenario data fuzz", slow=8),
-    run.Config("poll", "gcc", FLAGS + " -DNETKIT_USE_POLL", suites="unit scenario", slow=8),
-    run.Config("no-simd", "gcc", FLAGS + " -DNETKIT_NO_SIMD", suites="unit scenario", slow=8,
-               match=r"^scenario/|/test_(stream_bounds|transport)\.c"),
+    run.Config("poll", "gcc", FLAGS + " -DNETKIT_USE_POLL", suites="unit", slow=8),
+    run.Config("no-simd", "gcc", FLAGS + " -DNETKIT_NO_SIMD", suites="unit", slow=8,
+               match=r"/test_(stream_bounds|transport)\.c"),
     run.Config("no-threads", "gcc", FLAGS + " -DNETKIT_NO_THREADS", suites="unit", slow=8,
                unlike=r"_threads"),
     run.Config("kqueue", "gcc", FLAGS + " -DNKTI_KQUEUE_SHIM -Itests/compile/kqueue",
