@@ -7002,7 +7002,6 @@ typedef struct nkti_input {
     uint32_t scan;          // up to here every line end is known, by the mask
     uint32_t until_hash;    // of the delimiter that was last searched for
     uint32_t shift;         // where in the allocated block this stands
-    uint32_t lf_end;        // behind the last LF that belonged to a CR before; 0 = none
     uint8_t kind;
     uint8_t progress_of;    // which function `progress` belongs to
     bool long_lines;        // memchr has found the last line's end
@@ -8691,7 +8690,7 @@ static int nkti_conn_wait(nkt_conn *conn, uint32_t direction, int64_t *deadline)
 // --- The read buffer ---------------------------------------------------------
 
 // What a connection has that has nothing: read, but never written to.
-static const nkti_input nkti_no_input = { NULL, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0 };
+static const nkti_input nkti_no_input = { NULL, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0 };
 
 static nkti_input *nkti_input_none(void) {
     return (nkti_input *)(uintptr_t)&nkti_no_input;
@@ -8719,7 +8718,7 @@ static void nkti_input_free(nkt_conn *conn) {
 // the next byte of the stream any more.
 static void nkti_input_forget(nkti_input *in) {
     if (in->kind == NKTI_INPUT_NONE) return;
-    in->head = in->tail = in->scan = in->lf_end = 0;
+    in->head = in->tail = in->scan = 0;
     in->mask = 0;
 }
 
@@ -8733,7 +8732,6 @@ static void nkti_input_move(nkt_conn *conn, nkti_input *to) {
     if (unread > 0) memmove(to->bytes, bytes, unread);
     to->mask = from->mask;
     to->scan = from->scan - shift;
-    to->lf_end = from->lf_end > shift ? from->lf_end - shift : 0;
     to->long_lines = from->long_lines;
     to->head = 0;
     to->tail = unread;
@@ -8800,9 +8798,7 @@ static void nkti_skip_lf(nkt_conn *conn) {
     nkti_input *in = conn->in;
     if (!conn->skip_lf || in->head == in->tail) return;
     conn->skip_lf = false;
-    if (in->bytes[in->head] != '\n') return;
-    nkti_consume(in, 1);
-    in->lf_end = in->head;
+    if (in->bytes[in->head] == '\n') nkti_consume(in, 1);
 }
 
 static size_t nkti_take(nkti_input *in, void *buf, size_t cap) {
@@ -9834,10 +9830,8 @@ NKT_API int nkt_conn_seek(nkt_conn *conn, uint64_t position) {
     }
     if (now - position > in->head) return NKT_EINVAL;
     in->head -= (uint32_t)(now - position);
-    // A CR before it, which may be gone, was the end of a line that has been
-    // read.
-    conn->skip_lf = conn->cr_lines && (in->lf_end == in->head + 1 ||
-                                       (in->head > 0 && in->bytes[in->head - 1] == '\r'));
+    // A CR before it was the end of a line that has been read.
+    conn->skip_lf = conn->cr_lines && in->head > 0 && in->bytes[in->head - 1] == '\r';
     nkti_read_moved(conn);
     return NKT_OK;
 }
@@ -9860,7 +9854,6 @@ NKT_API int nkt_conn_unread(nkt_conn *conn, const void *data, size_t len) {
     }
     conn->in->head -= (uint32_t)len;
     memcpy(conn->in->bytes + conn->in->head, data, len);
-    conn->in->lf_end = 0;
     conn->skip_lf = false;
     nkti_read_moved(conn);
     return NKT_OK;

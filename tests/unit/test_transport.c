@@ -788,31 +788,6 @@ static void between_reads(void) {
 }
 
 static void going_back(void) {
-    TEST("going back to between a CR and the LF that came later") {
-        probe p;
-        mock m;
-        nkt_str line;
-        memset(&m, 0, sizeof m);
-        m.recv[0].text = "one\r";
-        m.recv[1].text = "\ntwo\r";
-        m.recv[2].text = "\n";
-        probe_open(&p);
-        nkt_conn *conn = open_mock(&p, &m, false);
-        CHECK_INT(nkt_conn_set_option(conn, NKT_OPT_CR_LINES, 1), NKT_OK);
-        CHECK_INT(nkt_conn_read_line(conn, &line), NKT_OK);
-        uint64_t position = nkt_conn_position(conn);
-        CHECK_INT(position, 4);
-        for (int i = 0; i < 2; i++) {
-            CHECK_INT(nkt_conn_read_lines(conn, &line), NKT_OK);
-            CHECK_VIEW(line, "two\r");
-            CHECK_INT(nkt_conn_seek(conn, position), NKT_OK);
-        }
-        CHECK_INT(nkt_conn_read_line(conn, &line), NKT_OK);
-        CHECK_VIEW(line, "two");
-        CHECK_INT(nkt_conn_read_line(conn, &line), NKT_EOF);
-        nkt_conn_close(conn);
-        probe_close(&p);
-    }
 }
 
 #ifndef NETKIT_NO_THREADS
