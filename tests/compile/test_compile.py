@@ -85,7 +85,8 @@ def compile_text(compiler, flags, text, name="unit"):
     is_cxx = compiler[0].endswith("++")
     source = write(name + (".cc" if is_cxx else ".c"), text)
     target = os.path.join(WORK, name + ".o")
-    run(compiler + flags + ["-I" + ROOT, "-c", source, "-o", target])
+    makes = [] if "-fsyntax-only" in flags else ["-c", "-o", target]
+    run(compiler + flags + ["-I" + ROOT, source] + makes)
     return target
 
 
