@@ -10,8 +10,9 @@
 //   - it ends: no crash, no hang (a watchdog names the run);
 //   - no memory, and no descriptor, is left, and sizes come back as given;
 //   - the first thing that differs from the row is an error code, that of the
-//     injected failure: bytes are never wrong, missing or twice in silence;
-//   - an output that was not given stays as it was;
+//     injected failure, or a view that it cut short and whose rest can still
+//     be read: bytes are never wrong, missing or twice in silence. Outputs are
+//     looked at where the row does;
 //   - what may pass (NKT_EINTR, NKT_ENOMEM, NKT_EAGAIN, one byte) and happened
 //     once, leaves the row whole when the call is made again;
 //   - after the error the handle takes other calls, and closes.
