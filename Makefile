@@ -114,7 +114,8 @@ bench-quick:
 
 # Bytes, what, and at most how many; stripped, and built for size. The heart is streams, without
 # datagrams; the programs connect by name and print lines, and are linked to a fixed address.
-SMALL = $(CC) -std=c99 -Os $(CFLAGS) $${lean:+$$lean -fno-pie -no-pie} -s -I. $(LDFLAGS) -pthread
+SMALL = $(CC) -std=c99 -Os -DNDEBUG $(CFLAGS) $${lean:+$$lean -fno-pie -no-pie} -s -I. \
+    $(LDFLAGS) -pthread
 
 sizes:
 	@$(IF_LEAN); set -e; $(SHARED) -o $(BUILD)/all.so; \

@@ -316,7 +316,7 @@ NKT_API const char *nkt_version(void);
     X(ENOTSOCK, -33, "not a socket of the right kind")                                   \
     X(EFORKED, -34, "the handle belongs to the parent process")                          \
     X(ENETDOWN, -35, "the network is down")                                              \
-    X(EOS, -36, "an error of the system that has no name here; see its own code")         \
+    X(EOS, -36, "another error of the system; see its own code")                         \
     X(EGROUP, -37, "not a multicast group")                                              \
     X(EFAMILY, -38, "an address of the wrong family, IPv6 or IPv4")
 
@@ -2696,6 +2696,29 @@ static int nkti_os_prepare_adopted(nkt_fd fd) {
 #endif
 }
 
+// The options that are one number of the system's; the first ones can be set.
+typedef struct nkti_os_number { uint16_t option, level, name; } nkti_os_number;
+
+#define NKTI_OS_SETTABLE 4
+
+static const nkti_os_number nkti_os_numbers[] = {
+    { NKT_SO_V6ONLY, IPPROTO_IPV6, IPV6_V6ONLY },
+    { NKT_SO_NODELAY, IPPROTO_TCP, TCP_NODELAY },
+    { NKT_SO_SEND_BUFFER, SOL_SOCKET, SO_SNDBUF },
+    { NKT_SO_RECV_BUFFER, SOL_SOCKET, SO_RCVBUF },
+    { NKT_SO_LISTENING, SOL_SOCKET, SO_ACCEPTCONN },
+    { NKT_SO_TYPE, SOL_SOCKET, SO_TYPE },
+    { NKT_SO_ERROR, SOL_SOCKET, SO_ERROR },
+    { NKT_SO_KEEPALIVE_S, SOL_SOCKET, SO_KEEPALIVE },
+};
+
+static const nkti_os_number *nkti_os_number_of(int option, int count) {
+    for (int i = 0; i < count; i++) {
+        if (nkti_os_numbers[i].option == option) return &nkti_os_numbers[i];
+    }
+    return NULL;
+}
+
 static int nkti_os_set_option(nkt_env *env, nkt_fd fd, int option, int64_t value) {
     (void)env;
     int number = value > INT_MAX ? INT_MAX : (int)value;
@@ -2703,13 +2726,7 @@ static int nkti_os_set_option(nkt_env *env, nkt_fd fd, int option, int64_t value
     switch ((int)option) {
     case NKT_SO_REUSE_ADDRESS: return nkti_os_reuse_address(fd);
     case NKT_SO_REUSE_PORT: return nkti_os_reuse_port(fd);
-    case NKT_SO_V6ONLY:
-        if (!NKTI_DUAL_STACK && number == 0) return NKT_EUNSUPPORTED;
-        return nkti_os_setsockopt(fd, IPPROTO_IPV6, IPV6_V6ONLY, number);
-    case NKT_SO_NODELAY: return nkti_os_setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, number);
     case NKT_SO_KEEPALIVE_S: return nkti_os_set_keepalive(fd, number);
-    case NKT_SO_SEND_BUFFER: return nkti_os_setsockopt(fd, SOL_SOCKET, SO_SNDBUF, number);
-    case NKT_SO_RECV_BUFFER: return nkti_os_setsockopt(fd, SOL_SOCKET, SO_RCVBUF, number);
     case NKT_SO_PREPARE: return nkti_os_prepare_adopted(fd);
     case NKT_SO_RECV_WAIT: return nkti_os_set_recv_wait(fd, number != 0);
     case NKT_SO_ABORT_ON_CLOSE:
@@ -2717,8 +2734,11 @@ static int nkti_os_set_option(nkt_env *env, nkt_fd fd, int option, int64_t value
         reset.l_linger = 0;
         return nkti_os_result(setsockopt((nkti_socket)fd, SOL_SOCKET, SO_LINGER,
                                          (const char *)&reset, (nkti_socklen)sizeof reset));
-    default: return NKT_EINVAL;
+    default: break;
     }
+    if (!NKTI_DUAL_STACK && option == NKT_SO_V6ONLY && number == 0) return NKT_EUNSUPPORTED;
+    const nkti_os_number *row = nkti_os_number_of(option, NKTI_OS_SETTABLE);
+    return row == NULL ? NKT_EINVAL : nkti_os_setsockopt(fd, row->level, row->name, number);
 }
 
 static int nkti_os_family(nkt_fd fd) {
@@ -2734,31 +2754,22 @@ static int nkti_os_family(nkt_fd fd) {
 static int nkti_os_get_option(nkt_env *env, nkt_fd fd, int option, int64_t *value) {
     (void)env;
     int number = 0;
-    int err = NKT_OK;
-    switch ((int)option) {
-    case NKT_SO_V6ONLY: err = nkti_os_getsockopt(fd, IPPROTO_IPV6, IPV6_V6ONLY, &number); break;
-    case NKT_SO_NODELAY: err = nkti_os_getsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &number); break;
-    case NKT_SO_SEND_BUFFER: err = nkti_os_getsockopt(fd, SOL_SOCKET, SO_SNDBUF, &number); break;
-    case NKT_SO_RECV_BUFFER: err = nkti_os_getsockopt(fd, SOL_SOCKET, SO_RCVBUF, &number); break;
-    case NKT_SO_LISTENING: err = nkti_os_getsockopt(fd, SOL_SOCKET, SO_ACCEPTCONN, &number); break;
-    case NKT_SO_FAMILY: number = nkti_os_family(fd); break;
-    case NKT_SO_TYPE:
-        err = nkti_os_getsockopt(fd, SOL_SOCKET, SO_TYPE, &number);
+    if (option == NKT_SO_FAMILY) {
+        *value = nkti_os_family(fd);
+        return NKT_OK;
+    }
+    int count = (int)(sizeof nkti_os_numbers / sizeof nkti_os_numbers[0]);
+    const nkti_os_number *row = nkti_os_number_of(option, count);
+    if (row == NULL) return NKT_EINVAL;
+    int err = nkti_os_getsockopt(fd, row->level, row->name, &number);
+    if (option == NKT_SO_TYPE) {
         number = number == SOCK_STREAM ? 1 : number == SOCK_DGRAM ? 2 : 0;
-        break;
-    case NKT_SO_ERROR:
-        err = nkti_os_getsockopt(fd, SOL_SOCKET, SO_ERROR, &number);
+    } else if (option == NKT_SO_ERROR) {
         // Its own code is then what last_error tells.
         if (number != 0) nkti_os_set_error(number);
         number = number == 0 ? NKT_OK : nkti_error_from_os(number);
-        break;
-    case NKT_SO_KEEPALIVE_S:
-        err = nkti_os_getsockopt(fd, SOL_SOCKET, SO_KEEPALIVE, &number);
-        if (err >= 0 && number != 0 && NKTI_KEEPIDLE >= 0) {
-            err = nkti_os_getsockopt(fd, IPPROTO_TCP, NKTI_KEEPIDLE, &number);
-        }
-        break;
-    default: return NKT_EINVAL;
+    } else if (option == NKT_SO_KEEPALIVE_S && number != 0 && NKTI_KEEPIDLE >= 0) {
+        err = nkti_os_getsockopt(fd, IPPROTO_TCP, NKTI_KEEPIDLE, &number);
     }
     if (err >= 0) *value = number;
     return err;
@@ -3700,7 +3711,7 @@ static void *nkti_thread_main(void *packed) {
 
 static int nkti_os_thread_start(nkt_env *env, void (*run)(void *arg), void *arg) {
     (void)env;
-    nkti_thread_call *call = (nkti_thread_call *)malloc(sizeof *call);
+    nkti_thread_call *call = (nkti_thread_call *)calloc(1, sizeof *call);
     if (call == NULL) return NKT_ENOMEM;
     call->run = run;
     call->arg = arg;
@@ -5171,6 +5182,10 @@ static int nkti_cursor_fail(nkti_cursor *in, const char *at, int err, const char
     return err;
 }
 
+static int nkti_address_fail(nkti_cursor *in, const char *at, const char *why) {
+    return nkti_cursor_fail(in, at, NKT_EADDR, "address", why);
+}
+
 // Hands out a result; a failure is described to whoever asked for it.
 static int nkti_cursor_result(const nkti_cursor *in, int err, nkt_problem *problem) {
     if (err >= 0 || problem == NULL) return err;
@@ -5239,6 +5254,8 @@ static bool nkti_ip4_read_right(nkti_cursor *in, uint8_t *bytes) {
     return true;
 }
 
+static const char nkti_ip4_form[] = "expected four decimal numbers with dots between";
+
 static int nkti_ip4_read(nkti_cursor *in, uint8_t *bytes) {
     if (nkti_ip4_read_right(in, bytes)) return NKT_OK;
     const char *p = in->at;
@@ -5246,35 +5263,26 @@ static int nkti_ip4_read(nkti_cursor *in, uint8_t *bytes) {
     for (int i = 0; i < 4; i++) {
         if (i > 0) {
             if (p == end || *p != '.') {
-                return nkti_cursor_fail(in, p, NKT_EADDR, "address",
-                                        "an IPv4 address is four numbers with dots between; "
-                                        "expected a dot");
+                return nkti_address_fail(in, p, nkti_ip4_form);
             }
             p++;
         }
         const char *first = p;
         uint32_t value, digit;
         if (p == end || (value = nkti_digit_value(*p)) > 9) {
-            return nkti_cursor_fail(in, p, NKT_EADDR, "address",
-                                    "an IPv4 address is four numbers with dots between; "
-                                    "expected a decimal number");
+            return nkti_address_fail(in, p, nkti_ip4_form);
         }
-        // Not a loop: a branch of its own for each digit is guessed better.
-        if (++p < end && (digit = nkti_digit_value(*p)) <= 9) {
+        while (++p < end && p - first < 3 && (digit = nkti_digit_value(*p)) <= 9) {
             value = value * 10 + digit;
-            if (++p < end && (digit = nkti_digit_value(*p)) <= 9) {
-                value = value * 10 + digit;
-                p++;
-            }
         }
         // "010" is 8 to some parsers and 10 to others.
         if (*first == '0' && p - first > 1) {
-            return nkti_cursor_fail(in, first, NKT_EADDR, "address",
-                                    "expected a number without leading zeros");
+            return nkti_address_fail(in, first,
+                                     "expected a number without leading zeros");
         }
         if (value > 255 || (p < end && nkti_digit_value(*p) <= 9)) {
-            return nkti_cursor_fail(in, first, NKT_EADDR, "address",
-                                    "expected a number from 0 to 255");
+            return nkti_address_fail(in, first,
+                                     "expected a number from 0 to 255");
         }
         bytes[i] = (uint8_t)value;
     }
@@ -5304,13 +5312,13 @@ static int nkti_ip6_read_groups(nkti_cursor *in, uint8_t *row, int *gap) {
         }
         if (p == group) {
             if (count == *gap) break;               // nothing need follow "::"
-            return nkti_cursor_fail(in, p, NKT_EADDR, "address",
-                                    "expected a group of one to four hex digits");
+            return nkti_address_fail(in, p,
+                                     "expected a group of one to four hex digits");
         }
         bool tail = p < end && *p == '.';           // the last four bytes as IPv4
         if (count > (tail ? 12 : 14)) {
-            return nkti_cursor_fail(in, group, NKT_EADDR, "address",
-                                    "an IPv6 address has eight groups; expected its end");
+            return nkti_address_fail(in, group,
+                                     "an IPv6 address has eight groups; expected its end");
         }
         if (tail) {
             in->at = group;
@@ -5318,8 +5326,8 @@ static int nkti_ip6_read_groups(nkti_cursor *in, uint8_t *row, int *gap) {
             return err < 0 ? err : count + 4;
         }
         if (p - group > 4) {
-            return nkti_cursor_fail(in, group, NKT_EADDR, "address",
-                                    "expected a group of at most four hex digits");
+            return nkti_address_fail(in, group,
+                                     "expected a group of at most four hex digits");
         }
         row[count] = (uint8_t)(value >> 8);
         row[count + 1] = (uint8_t)value;
@@ -5328,8 +5336,8 @@ static int nkti_ip6_read_groups(nkti_cursor *in, uint8_t *row, int *gap) {
         p++;
         if (p < end && *p == ':') {
             if (*gap >= 0) {
-                return nkti_cursor_fail(in, p - 1, NKT_EADDR, "address",
-                                        "\"::\" may stand only once in an address");
+                return nkti_address_fail(in, p - 1,
+                                         "\"::\" may stand only once in an address");
             }
             *gap = count;
             p++;
@@ -5345,12 +5353,12 @@ static int nkti_ip6_read(nkti_cursor *in, uint8_t *bytes) {
     if (count < 0) return count;
     if (gap < 0 && count == 16) return NKT_OK;
     if (gap < 0) {
-        return nkti_cursor_fail(in, in->at, NKT_EADDR, "address",
-                                "expected eight groups, or \"::\" in place of the zero ones");
+        return nkti_address_fail(in, in->at,
+                                 "expected eight groups, or \"::\" in place of the zero ones");
     }
     if (count == 16) {
-        return nkti_cursor_fail(in, in->at, NKT_EADDR, "address",
-                                "eight groups leave nothing for \"::\" to stand for");
+        return nkti_address_fail(in, in->at,
+                                 "eight groups leave nothing for \"::\" to stand for");
     }
     // What follows "::" goes to the end. From behind, for the places overlap.
     int to = 15;
@@ -5370,8 +5378,8 @@ static int nkti_ip_refuse(nkti_cursor *in, const char *text, nkt_ip *ip) {
     while (p < in->end && *p != '.' && *p != ':') p++;
     in->at = text;
     if (p == in->end) {
-        return nkti_cursor_fail(in, text, NKT_EADDR, "address",
-                                "expected an IP address such as 192.0.2.1 or 2001:db8::1");
+        return nkti_address_fail(in, text,
+                                 "expected an IP address such as 192.0.2.1 or 2001:db8::1");
     }
     return *p == '.' ? nkti_ip4_read(in, ip->bytes) : nkti_ip6_read(in, ip->bytes);
 }
@@ -5408,8 +5416,8 @@ static int nkti_scope_read(nkti_cursor *in, uint32_t *scope) {
     if (digits == len) {
         if (name[0] == '0' || number > UINT32_MAX) {
             return nkti_cursor_fail(in, name, NKT_EADDR, "scope",
-                                    "expected a number from 1 to 4294967295 without leading "
-                                    "zeros, or the name of an interface");
+                                    "expected the number of an interface, without leading zeros, "
+                                    "or its name");
         }
         *scope = (uint32_t)number;
         return NKT_OK;
@@ -5429,8 +5437,7 @@ static int nkti_ip_read(nkti_cursor *in, nkt_ip *ip) {
     int err = nkti_ip_read_bare(in, ip);
     if (err < 0 || in->at == in->end) return err;
     if (*in->at != '%') {
-        return nkti_cursor_fail(in, in->at, NKT_EADDR, "address",
-                                "expected the end of the address");
+        return nkti_address_fail(in, in->at, "expected the end of the address");
     }
     if (ip->family == NKT_IPV4 || nkti_ip_is_mapped(ip)) {
         return nkti_cursor_fail(in, in->at, NKT_EADDR, "scope",
@@ -5667,8 +5674,8 @@ static int nkti_bracket_read(nkti_cursor *in, nkt_ip *ip) {
     const char *end = in->end;
     const char *close = (const char *)memchr(in->at, ']', (size_t)(end - in->at));
     if (close == NULL) {
-        return nkti_cursor_fail(in, end, NKT_EADDR, "address",
-                                "expected ']' behind the IPv6 address");
+        return nkti_address_fail(in, end,
+                                 "expected ']' behind the IPv6 address");
     }
     const char *open = in->at++;
     in->end = close;
@@ -5676,8 +5683,8 @@ static int nkti_bracket_read(nkti_cursor *in, nkt_ip *ip) {
     in->end = end;
     if (err < 0) return err;
     if (ip->family != NKT_IPV6) {
-        return nkti_cursor_fail(in, open, NKT_EADDR, "address",
-                                "expected an IPv4 address without brackets");
+        return nkti_address_fail(in, open,
+                                 "expected an IPv4 address without brackets");
     }
     in->at = close + 1;
     return NKT_OK;
@@ -5697,8 +5704,7 @@ static bool nkti_ip6_has_port(const char *text, size_t len) {
 
 static int nkti_ambiguous(nkti_cursor *in) {
     return nkti_cursor_fail(in, in->start, NKT_EAMBIGUOUS, "address",
-                            "an IPv6 address with a port needs brackets; "
-                            "expected [address]:port");
+                            "an IPv6 address with a port needs brackets: [address]:port");
 }
 
 static int nkti_addr_read(nkti_cursor *in, nkt_addr *addr) {
@@ -5716,8 +5722,8 @@ static int nkti_addr_read(nkti_cursor *in, nkt_addr *addr) {
     }
     if (addr->ip.family == NKT_IPV6) return nkti_ambiguous(in);
     if (in->at < in->end && *in->at != ':') {
-        return nkti_cursor_fail(in, in->at, NKT_EADDR, "address",
-                                "expected a colon and a port behind the address");
+        return nkti_address_fail(in, in->at,
+                                 "expected a colon and a port behind the address");
     }
     return nkti_port_read(in, &addr->port);
 }
@@ -6196,8 +6202,7 @@ static int nkti_host_read(nkti_cursor *in) {
     }
     if (nkti_label_is_number(label, end)) {
         return nkti_cursor_fail(in, label, NKT_EADDR, "host",
-                                "a name that ends in a number looks like a mistyped address; "
-                                "expected four decimal numbers, or a name");
+                                "a name that ends in a number looks like a mistyped address");
     }
     return NKT_OK;
 }
@@ -6282,8 +6287,7 @@ static int nkti_service_read(nkti_cursor *in, uint16_t *port) {
     if (*port != 0) return NKT_OK;
     if (nkti_service_port(in->env, name, port) == NKT_OK) return NKT_OK;
     return nkti_cursor_fail(in, first, NKT_EPORT, "port",
-                            "expected a port from 0 to 65535, or the name of a service; there "
-                            "is none of that name");
+                            "expected the name of a service that the system knows");
 }
 
 static bool nkti_is_number(const char *text, const char *end) {
@@ -6340,9 +6344,9 @@ static int nkti_target_read(nkti_cursor *in, int32_t default_port, nkt_target *t
                                 "expected host:port, not a URL");
     }
     if (colon == NULL && nkti_is_number(text, end)) {
-        return nkti_cursor_fail(in, text, NKT_EADDR, "address",
-                                "expected a host; a port alone has a colon before it, as in "
-                                ":7777");
+        return nkti_address_fail(in, text,
+                                 "expected a host; a port alone has a colon before it, as in "
+                                 ":7777");
     }
     if (text[0] == '[') {
         target->kind = NKT_TARGET_ADDR;
@@ -10478,7 +10482,9 @@ static void nkti_report_attempt(nkti_text *text, const nkt_attempt *attempt) {
     nkt_addr_format(&attempt->addr, addr, sizeof addr);
     nkti_text_str(text, addr);
     nkti_text_str(text, " (");
-    nkti_text_bytes(text, what, strcspn(what, ":"));
+    size_t len = 0;
+    while (what[len] != '\0' && what[len] != ':') len++;
+    nkti_text_bytes(text, what, len);
     nkti_text_str(text, attempt->end_ms >= 0 ? ", " : ", since ");
     nkti_text_number(text, attempt->end_ms >= 0 ? attempt->end_ms : attempt->start_ms);
     nkti_text_str(text, " ms)");
@@ -10492,7 +10498,7 @@ static void nkti_report_lookups(nkti_text *text, const nkt_connect_report *repor
         if (report->lookup_err[i] == NKT_EBUSY) busy = true;
     }
     if (!none[0] && !none[1]) return;
-    nkti_text_str(text, busy ? "; the resolver was busy with other look-ups and not asked for "
+    nkti_text_str(text, busy ? "; the resolver was too busy to be asked for "
                              : "; the resolver has not answered for ");
     nkti_text_str(text, none[0] && none[1] ? "IPv6 and IPv4" : none[0] ? "IPv6" : "IPv4");
 }
@@ -10657,8 +10663,8 @@ static int nkti_connect_begin(nkt_env *env, const nkt_target *target,
     if (err < 0) return err;
     if (target->kind == NKT_TARGET_ANY) {
         return nkti_problem_set(problem, NKT_EADDR, "address", 0,
-                                "a port alone says where to listen, not where to connect; put "
-                                "a host before it, such as localhost");
+                                "a port alone says where to listen; to connect, put a host "
+                                "before it");
     }
     if (target->kind != NKT_TARGET_UNIX && target->port == 0) {
         return nkti_problem_set(problem, NKT_EPORT, "port", -1, "nobody listens on port 0");

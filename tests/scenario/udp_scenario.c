@@ -197,7 +197,7 @@ static void expect_peer(scene *s, const char *want) {
 
 // `count` datagrams of a list to `b`: "0", "1", ...; some empty.
 static void fill(scene *s, nkt_datagram *list, int count, bool empties) {
-    static char texts[512][4];
+    static char texts[512][12];
     memset(list, 0, (size_t)count * sizeof *list);
     for (int i = 0; i < count; i++) {
         snprintf(texts[i], sizeof texts[i], "%d", i);
