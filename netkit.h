@@ -5704,7 +5704,7 @@ static bool nkti_ip6_has_port(const char *text, size_t len) {
 
 static int nkti_ambiguous(nkti_cursor *in) {
     return nkti_cursor_fail(in, in->start, NKT_EAMBIGUOUS, "address",
-                            "an IPv6 address with a port needs brackets: [address]:port");
+                            "expected [address]:port, with the brackets");
 }
 
 static int nkti_addr_read(nkti_cursor *in, nkt_addr *addr) {
@@ -6202,7 +6202,7 @@ static int nkti_host_read(nkti_cursor *in) {
     }
     if (nkti_label_is_number(label, end)) {
         return nkti_cursor_fail(in, label, NKT_EADDR, "host",
-                                "a name that ends in a number looks like a mistyped address");
+                                "expected four numbers, or a name that does not end in one");
     }
     return NKT_OK;
 }
@@ -10498,7 +10498,7 @@ static void nkti_report_lookups(nkti_text *text, const nkt_connect_report *repor
         if (report->lookup_err[i] == NKT_EBUSY) busy = true;
     }
     if (!none[0] && !none[1]) return;
-    nkti_text_str(text, busy ? "; the resolver was too busy to be asked for "
+    nkti_text_str(text, busy ? "; the resolver was busy and not asked for "
                              : "; the resolver has not answered for ");
     nkti_text_str(text, none[0] && none[1] ? "IPv6 and IPv4" : none[0] ? "IPv6" : "IPv4");
 }

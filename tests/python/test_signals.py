@@ -126,41 +126,46 @@ class Stop(Exception):
 class AnyMoment(unittest.TestCase):
     """An exception between any two instructions loses no line and gives none twice."""
 
-    def disturb(self, victim, stop):
-        raise_in = ctypes.pythonapi.PyThreadState_SetAsyncExc
-        rng = random.Random(7)
-        while not stop.is_set():
-            time.sleep(rng.random() * 0.002)
-            raise_in(ctypes.c_ulong(victim), ctypes.py_object(Stop))
-
     def run_reader(self, read_some, count=150000):
-        """Reads numbered lines while exceptions come; how many came."""
+        """Reads numbered lines while exceptions come; how many came.
+
+        One thread after the other reads until an exception ends it, wherever it comes, and has
+        nothing else to do that it could be kept from.
+        """
         near, far = socket.socketpair()
         data = b"".join(b"%07d %s\n" % (i, b"x" * (i % 50)) for i in range(count))
         sender = threading.Thread(target=lambda: (far.sendall(data), far.close()))
         conn = netkit.Connection.from_socket(near)
-        got, stop, hits = [], threading.Event(), 0
-        sender.start()
-        disturber = threading.Thread(target=self.disturb, args=(_thread.get_ident(), stop))
-        disturber.start()
-        try:
-            while True:
-                try:
-                    if not read_some(conn, got):
-                        break
-                except Stop:
-                    hits += 1
-        finally:
-            while True:
-                try:
-                    stop.set()
-                    disturber.join()
-                    sender.join()
-                    conn.close()
-                    time.sleep(0.001)
-                    break
-                except Stop:
+        got, done = [], []
+        begun = threading.Lock()
+        begun.acquire()
+
+        def victim():
+            try:
+                begun.release()
+                while read_some(conn, got):
                     pass
+                done.append(True)
+            except Stop:
+                pass
+
+        raise_in = ctypes.pythonapi.PyThreadState_SetAsyncExc
+        rng = random.Random(7)
+        hits = 0
+        before, sys.unraisablehook = sys.unraisablehook, lambda unraisable: None
+        sender.start()
+        try:
+            while not done:
+                ident = ctypes.c_ulong(_thread.start_new_thread(victim, ()))
+                begun.acquire()
+                time.sleep(rng.random() * 0.002)
+                while raise_in(ident, ctypes.py_object(Stop)) == 1:    # 0 when it has ended
+                    hits += 1
+                    time.sleep(rng.random() * 0.002)
+        finally:
+            sys.unraisablehook = before
+        sender.join()
+        conn.close()
         self.assertEqual(len(got), count)
         self.assertEqual(b"".join(got) == data, True)
         return hits

@@ -36,7 +36,7 @@
 
 enum { AT_BIND, AT_CONNECT, AT_FCNTL, AT_SETSOCKOPT, AT_GETSOCKOPT, AT_GETSOCKNAME, AT_IOCTL,
        AT_POLL, AT_EVENTFD, AT_GETRANDOM, AT_EPOLL, AT_EPOLL_CTL, AT_ACCEPT, AT_SOCKET, AT_ATFORK,
-       AT_THREAD, AT_MALLOC, AT_CALLOC, AT_COUNT };
+       AT_THREAD, AT_CALLOC, AT_COUNT };
 
 static struct {
     int err;                // of the next call; 0 = none
@@ -101,10 +101,6 @@ static int sys_pthread_atfork(void (*a)(void), void (*b)(void), void (*c)(void))
 static int sys_pthread_create(pthread_t *thread, const pthread_attr_t *attr,
                               void *(*run)(void *), void *arg) {
     return fails(AT_THREAD) ? EAGAIN : pthread_create(thread, attr, run, arg);
-}
-
-static void *sys_malloc(size_t size) {
-    return fails(AT_MALLOC) ? NULL : malloc(size);
 }
 
 static void *sys_calloc(size_t count, size_t size) {
@@ -172,7 +168,6 @@ static void sys_freeaddrinfo(struct addrinfo *list) {
 #define socket sys_socket
 #define pthread_atfork sys_pthread_atfork
 #define pthread_create sys_pthread_create
-#define malloc sys_malloc
 #define calloc sys_calloc
 #define getaddrinfo sys_getaddrinfo
 #define freeaddrinfo sys_freeaddrinfo
@@ -588,7 +583,7 @@ static void nothing(void *arg) {
 
 static void threads(void) {
     TEST("a thread that cannot be had") {
-        fail(AT_MALLOC, ENOMEM, 0);
+        fail(AT_CALLOC, ENOMEM, 0);
         CHECK_INT(nkt_thread_start(&env, nothing, NULL), NKT_ENOMEM);
         fail(AT_THREAD, EAGAIN, 0);
         CHECK_INT(nkt_thread_start(&env, nothing, NULL), NKT_ENOMEM);
