@@ -10440,9 +10440,6 @@ static void nkti_race_watch(nkt_link *link, uint32_t want, nkt_interest *out) {
     bool untried = nkti_race_has_untried(race);
     if (answered) out->ready = true;
     if (race->retry_at != 0) out->deadline_ns = nkti_min_time(out->deadline_ns, race->retry_at);
-    else if (!untried && race->under_way == 0 && !nkti_race_is_looking_up(race)) {
-        out->ready = true;
-    }
     else if (untried && race->under_way < NKT_ATTEMPTS_MAX) {
         int64_t start = race->attempt_count > 0 ? race->next_start : race->ipv6_until;
         out->deadline_ns = nkti_min_time(out->deadline_ns, start);

@@ -55,6 +55,7 @@ static struct fakenet {
     bool no_route[2];           // IPv6, IPv4
     fakenet_socket_row sockets[FAKENET_SOCKETS];
     int tcp_open, tcp_peak, udp_open, bad, waits;
+    uint32_t shut;              // directions that were shut down
     bool starved;               // a look-up may have to stand behind the other
     char starts[2048];          // "2001:db8::1@0 192.0.2.1@250"
     const char *name;           // what the resolver is to be asked for
@@ -299,7 +300,7 @@ static inline int fakenet_core_set_option(nkt_env *env, nkt_fd fd, int option, i
 
 static inline int fakenet_core_shutdown(nkt_env *env, nkt_fd fd, uint32_t directions) {
     (void)env;
-    (void)directions;
+    fakenet.shut |= directions;
     return fakenet_socket(fd) != NULL ? NKT_OK : NKT_ENOTSOCK;
 }
 
@@ -380,17 +381,21 @@ static inline int fakenet_core_wait(nkt_env *env, nkt_watch *watches, size_t cou
     return ready;
 }
 
-// Drives a nonblocking connect as somebody's own loop would.
-static inline int fakenet_step(nkt_conn *conn) {
+// Waits for what a nonblocking handle waits for, unless it is ready.
+static inline void fakenet_wait_for(nkt_conn *conn) {
     nkt_interest interest;
-    int err = nkt_connect_finish(conn);
-    if (err != NKT_EAGAIN) return err;
     CHECK_INT(nkt_conn_watch(conn, NKT_READ, &interest), NKT_OK);
-    if (interest.ready) return err;
+    if (interest.ready) return;
     int64_t now = fakenet_now();
     int64_t timeout = interest.deadline_ns == NKT_NEVER ? -1
                       : interest.deadline_ns > now ? interest.deadline_ns - now : 0;
     fakenet_core_wait(&fakenet.p.env, interest.watches, interest.count, timeout);
+}
+
+// Drives a nonblocking connect as somebody's own loop would.
+static inline int fakenet_step(nkt_conn *conn) {
+    int err = nkt_connect_finish(conn);
+    if (err == NKT_EAGAIN) fakenet_wait_for(conn);
     return err;
 }
 

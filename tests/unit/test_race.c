@@ -436,6 +436,68 @@ static void report_filled(void) {
     }
 }
 
+//------------------------------------------------------------------------------
+// A layer on a race
+//------------------------------------------------------------------------------
+
+// A listener: it tells the peer that nothing will be sent, then only reads. It
+// keeps what became of that.
+static ptrdiff_t mute_recv(nkt_link *link, void *buf, size_t cap) {
+    int *told = (int *)link->self;
+    if (*told != NKT_OK) *told = nkt_link_shutdown_write(link->below);
+    return *told < 0 ? *told : nkt_link_recv(link->below, buf, cap);
+}
+
+static ptrdiff_t mute_send(nkt_link *link, const nkt_str *pieces, size_t count) {
+    (void)link;
+    (void)pieces;
+    (void)count;
+    return NKT_EPIPE;
+}
+
+static void mute_close(nkt_link *link, bool abort) {
+    (void)link;
+    (void)abort;
+}
+
+static const nkt_transport mute = {
+    sizeof(nkt_transport), "mute", mute_recv, mute_send, NULL, NULL, mute_close, NULL, NULL,
+    NULL, NULL,
+};
+
+static void shut_down_early(int result) {
+    nkt_conn *conn = NULL;
+    nkt_connect_report report;
+    char byte;
+    int told = NKT_EAGAIN;
+    fakenet_open(0);
+    fakenet_host(FOUR, result, 5);
+    nkt_connect_opts opts = many_opts(&report);
+    opts.nonblocking = true;
+    if (!CHECK_INT(nkt_connect(FOUR ":80", &opts, &conn), NKT_OK)) return;
+    CHECK_INT(nkt_conn_push(conn, &mute, &told), NKT_OK);
+    CHECK_INT(nkt_conn_read(conn, &byte, 1), NKT_EAGAIN);
+    CHECK_INT(told, NKT_EAGAIN);
+    CHECK_INT(fakenet.shut, 0);
+    fakenet_wait_for(conn);
+    CHECK_INT(fakenet.p.now, fakenet.start + 5 * PROBE_MS);
+    CHECK_INT(nkt_conn_read(conn, &byte, 1), result == NKT_OK ? (int)NKT_EAGAIN : result);
+    CHECK_INT(told, result);
+    CHECK_INT(fakenet.shut, result == NKT_OK ? (int)NKT_WRITE : 0);
+    CHECK_INT(nkt_connect_finish(conn), result);
+    nkt_conn_close(conn);
+    fakenet_close();
+}
+
+static void layers(void) {
+    TEST("a layer shuts down while it connects: done once it has connected") {
+        shut_down_early(NKT_OK);
+    }
+    TEST("a layer shuts down while it connects: told why it has not") {
+        shut_down_early(NKT_EREFUSED);
+    }
+}
+
 int main(void) {
     races();
 #ifndef NETKIT_NO_THREADS
@@ -447,5 +509,6 @@ int main(void) {
     nonsense();
     too_little();
     report_filled();
+    layers();
     return test_finish();
 }
