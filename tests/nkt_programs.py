@@ -25,7 +25,10 @@ import threading
 import time
 import traceback
 
+from nkt_split import split
+
 ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
+EVERYTHING = os.environ.get("NKT_TEST_ALL") == "1"
 CC = shlex.split(os.environ.get("CC", "cc"))
 STRICT = ("-std=c99 -Wall -Wextra -Wpedantic -Wshadow -Wconversion -Wsign-conversion "
           "-Werror").split()
@@ -281,18 +284,44 @@ def build_folder():
     return folder
 
 
+_shared_lock = threading.Lock()
+
+
+def shared(folder):
+    """The object that programs are linked with where not each has to have an implementation."""
+    target = os.path.join(folder, "netkit", "netkit.o")
+    with _shared_lock:
+        if not os.path.exists(target):
+            source = split(os.path.dirname(target))
+            compile_strictly([source, "-c", "-o", target])
+    return target
+
+
+def compile_strictly(words, libs=()):
+    command = (CC + STRICT + shlex.split(os.environ.get("CFLAGS", "")) + list(words) + list(libs) +
+               shlex.split(os.environ.get("LDFLAGS", "")))
+    out = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+    if out.returncode != 0 or out.stderr:
+        raise Failure(f"{' '.join(command)}\n{out.stderr[:3000]}")
+
+
 def build(name, folder):
-    """Builds an example as its first lines say, and strictly; the path of the program."""
+    """Builds an example, strictly; the path of the program.
+
+    As its first lines say where NKT_TEST_ALL=1, otherwise with an implementation that all share.
+    """
     words = build_line(os.path.join(ROOT, "examples", name + ".c"))
-    target = os.path.join(folder, name + (".exe" if MINGW else ".o" if "-c" in words else ""))
+    is_program = "-c" not in words
+    target = os.path.join(folder, name + (".exe" if MINGW else "" if is_program else ".o"))
     if "-o" in words:
         at = words.index("-o")
         equal(words[at + 1], name, "the name of the program in the build line")
         del words[at:at + 2]
-    more = ["-lws2_32", "-liphlpapi"] if MINGW and "-c" not in words else []
-    command = (CC + STRICT + shlex.split(os.environ.get("CFLAGS", "")) + words + more +
-               shlex.split(os.environ.get("LDFLAGS", "")) + ["-o", target])
-    out = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
-    if out.returncode != 0 or out.stderr:
-        raise Failure(f"{' '.join(command)}\n{out.stderr[:3000]}")
+    if not EVERYTHING:
+        built = shared(folder)
+        words.insert(0, "-I" + os.path.dirname(built))
+        if is_program:
+            words.append(built)
+    compile_strictly(words + ["-o", target],
+                     ["-lws2_32", "-liphlpapi"] if MINGW and is_program else [])
     return target

@@ -21,6 +21,7 @@ NKT_TEST_ONLY and NKT_TEST_VERBOSE.
 """
 
 import argparse
+import collections
 import concurrent.futures
 import glob
 import hashlib
@@ -34,6 +35,8 @@ import sys
 import tempfile
 import threading
 import time
+
+from nkt_split import split
 
 ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 BUILD = os.path.abspath(os.path.join(ROOT, os.environ.get("BUILD") or "build"))
@@ -285,6 +288,29 @@ def companions(source):
     return found
 
 
+# What makes a program need an implementation of its own: it looks inside, or changes what the
+# implementation is made of.
+INSIDE = re.compile(r"\bnkti_|\bNKTI_|->handle\.|^#define NETKIT_(?!IMPLEMENTATION\b)|"
+                    r"^\s*#define \w+ \w+_\w+$", re.M)
+
+
+def is_inside(sources):
+    """Whether one of the sources, or a header of theirs, matches INSIDE."""
+    seen, queue = set(), list(sources)
+    while queue:
+        path = queue.pop()
+        seen.add(path)
+        with open(path, encoding="utf-8") as file:
+            text = file.read()
+        if INSIDE.search(text):
+            return True
+        for name in re.findall(r'^\s*#\s*include\s+"([^"]+)"', text, re.M):
+            header = os.path.join(os.path.dirname(path), name)
+            if os.path.exists(header) and header not in seen:
+                queue.append(header)
+    return False
+
+
 def has_main(source):
     with open(source, encoding="utf-8") as file:
         return re.search(r"^(int main|FUZZ_TARGET)\(", file.read(), re.M) is not None
@@ -301,28 +327,58 @@ def stamp_of(command, sources):
     return digest.hexdigest()
 
 
+def is_fresh(target, stamp):
+    if not os.path.exists(target) or not os.path.exists(target + ".stamp"):
+        return False
+    with open(target + ".stamp", encoding="ascii") as file:
+        return file.read() == stamp
+
+
+def compile_to(target, command, sources, suffix=""):
+    """Runs a compiler where something has changed; gives "" or its complaint."""
+    stamp = stamp_of(command, sources)
+    if is_fresh(target, stamp):
+        return ""
+    os.makedirs(os.path.dirname(target), exist_ok=True)
+    # Made beside and moved into place, for who runs the tests twice at the same time.
+    fresh = "%s.%d%s" % (target, os.getpid(), suffix)
+    status, output = execute(command + ["-o", fresh], 300)
+    if status != 0:
+        return " ".join(command + ["-o", target]) + "\n" + output
+    os.replace(fresh, target)
+    with open(target + ".stamp", "w", encoding="ascii") as file:
+        file.write(stamp)
+    return ""
+
+
+building = collections.defaultdict(threading.Lock)      # an implementation, by its configuration
+
+
+def implementation(config):
+    """What the programs of a configuration share: gives a complaint or "", the object, and the
+    folder of its netkit.h."""
+    folder = os.path.join(BUILD, "tests", config.name, "netkit")
+    target = os.path.join(folder, "netkit.o")
+    with building[config.name]:
+        source = split(folder)
+        complaint = compile_to(target, config.cc + config.flags + ["-c", source], [source])
+    return complaint, target, folder
+
+
 def build(config, source, target):
     """Gives "" or the compiler's complaint."""
     sources = [source] + companions(source)
-    command = (config.cc + config.flags + ["-I" + ROOT, "-I" + os.path.join(ROOT, "tests")]
-               + sources + config.libs + ["-o"])
     own = [os.path.join(ROOT, word) for word in config.libs if word.endswith(".c")]
-    stamp = stamp_of(command, sources + own)
-    stamp_path = target + ".stamp"
-    if os.path.exists(target) and os.path.exists(stamp_path):
-        with open(stamp_path) as file:
-            if file.read() == stamp:
-                return ""
-    os.makedirs(os.path.dirname(target), exist_ok=True)
-    # Made beside and moved into place, for who runs the tests twice at the same time.
-    fresh = "%s.%d%s" % (target, os.getpid(), ".exe" if config.wine else "")
-    status, output = execute(command + [fresh], 300)
-    if status != 0:
-        return " ".join(command + [target]) + "\n" + output
-    os.replace(fresh, target)
-    with open(stamp_path, "w") as file:
-        file.write(stamp)
-    return ""
+    paths = ["-I" + ROOT, "-I" + os.path.join(ROOT, "tests")]
+    objects = []
+    if not is_inside(sources):
+        complaint, built, folder = implementation(config)
+        if complaint:
+            return complaint
+        paths.insert(0, "-I" + folder)
+        objects = [built]
+    command = config.cc + config.flags + paths + sources + objects + config.libs
+    return compile_to(target, command, sources + own, ".exe" if config.wine else "")
 
 
 def environment(config=None):

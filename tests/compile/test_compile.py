@@ -162,7 +162,7 @@ def _():
     expect(program(compiler, objects) == "netkit %s\n" % version(), "it printed something else")
 
 
-@test("one C++ file implements, a C and a C++ file use it")
+@test("one C++ file implements, a C and a C++ file use it", True)
 def _():
     compiler = cxx()
     objects = [compile_text(compiler, ["-std=c++11"] + BASIC, IMPLEMENT, "implement"),
@@ -171,7 +171,7 @@ def _():
     expect(program(compiler, objects) == "netkit %s\n" % version(), "it printed something else")
 
 
-@test("declarations before the implementation in one file")
+@test("declarations before the implementation in one file", True)
 def _():
     text = '#define _GNU_SOURCE\n#include "netkit.h"\n' + IMPLEMENT + '#include "netkit.h"\n' + MAIN
     expect(program(CC, [compile_text(CC, ["-std=c99"] + BASIC, text)]) ==
@@ -352,7 +352,7 @@ X11_NAMES = r"""
 """
 
 
-@test("declarations beside names like raylib's, windows.h's and X11's")
+@test("declarations beside names like raylib's, windows.h's and X11's", True)
 def _():
     include = '#include "netkit.h"\n'
     for names in (RAYLIB, WINDOWS_NAMES, X11_NAMES):
@@ -364,7 +364,7 @@ def _():
         compile_text(compiler, ["-std=c++11"] + BASIC, include + names)
 
 
-@test("the implementation after names like raylib's and X11's, on POSIX")
+@test("the implementation after names like raylib's and X11's, on POSIX", True)
 def _():
     feature = "#define _GNU_SOURCE\n"
     red = "Color red(void);\nColor red(void) { return RED; }\n"
@@ -434,7 +434,7 @@ def headers_of(compiler, text):
 
 # --- Switches -------------------------------------------------------------------
 
-@test("every switch of the manual, alone and with the implementation")
+@test("every switch of the manual, alone and with the implementation", True)
 def _():
     for name in switches():
         flags = ["-std=c99", "-fsyntax-only", define(name)] + BASIC
@@ -460,7 +460,7 @@ def _():
                 raise Failure("%s with %s: %s" % (compiler, name, error))
 
 
-@test("all that can be left out, left out")
+@test("all that can be left out, left out", True)
 def _():
     flags = [define(name) for name in switches() if name.startswith("NETKIT_NO_")]
     expect(len(flags) >= 5, "there is not much to leave out: %r" % flags)
@@ -469,7 +469,7 @@ def _():
     expect(program(CC, objects) == "netkit %s\n" % version(), "it printed something else")
 
 
-@test("NETKIT_NO_THREADS needs no thread library")
+@test("NETKIT_NO_THREADS needs no thread library", True)
 def _():
     need("nm", "binutils")
     target = compile_text(CC, ["-std=c99", "-DNETKIT_NO_THREADS"] + BASIC, IMPLEMENT)
@@ -477,7 +477,7 @@ def _():
     expect(not wanted, "it still wants %s" % " ".join(wanted))
 
 
-@test("NETKIT_ASSERT is used, and may be anything")
+@test("NETKIT_ASSERT is used, and may be anything", True)
 def _():
     text = ("#include <stdio.h>\n"
             "#define NETKIT_ASSERT(x) ((x) ? (void)0 : (void)puts(\"caught\"))\n")
@@ -510,7 +510,7 @@ def _():
             sorted(set(declared()) - set(out)), sorted(set(out) - set(declared()))))
 
 
-@test("NETKIT_STATIC leaves no symbol and no warning")
+@test("NETKIT_STATIC leaves no symbol and no warning", True)
 def _():
     need("nm", "binutils")
     target = compile_text(CC, ["-std=c99", "-DNETKIT_STATIC", "-O1"] + BASIC, IMPLEMENT + MAIN)
@@ -519,7 +519,7 @@ def _():
     expect(program(CC, [target]) == "netkit %s\n" % version(), "it printed something else")
 
 
-@test("NETKIT_SHARED makes a library that exports the declared functions only")
+@test("NETKIT_SHARED makes a library that exports the declared functions only", True)
 def _():
     need("nm", "binutils")
     library = os.path.join(WORK, "libnetkit.so")
@@ -565,7 +565,7 @@ def _():
 
 # --- Editors and pairs ----------------------------------------------------------
 
-@test("the editor hook opens the implementation")
+@test("the editor hook opens the implementation", True)
 def _():
     # The feature-test macro is for who compiles; editors use a GNU dialect or tell it.
     source = write("hook.c", '#include "netkit.h"\n')
@@ -597,7 +597,7 @@ def _():
     expect(program(CC, [implement, user]) == "netkit %s\n" % version(), "it printed something else")
 
 
-@test("make shared builds and prints the size")
+@test("make shared builds and prints the size", True)
 def _():
     need("make", "make")
     out = run(["make", "-s", "-C", ROOT, "shared", "BUILD=" + os.path.join(WORK, "so"),

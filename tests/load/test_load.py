@@ -19,9 +19,9 @@ import time
 HERE = os.path.dirname(os.path.abspath(__file__))
 sys.path.insert(0, os.path.dirname(HERE))
 import nkt_programs
-from nkt_programs import ROOT, Failure, Program, Suite, build, equal, need
+from nkt_programs import (EVERYTHING, ROOT, Failure, Program, Suite, build, compile_strictly,
+                          equal, need, shared)
 
-EVERYTHING = os.environ.get("NKT_TEST_ALL") == "1"
 CLIENTS, ROOM, RATE, SECONDS = (10000, 100, 1000, 60) if EVERYTHING else (300, 20, 500, 3)
 KEEPALIVE_S = 4
 RESPONSIVE_MS = 100.0               # the median of 11
@@ -92,11 +92,9 @@ class Cable:
 
 def build_driver(folder):
     target = os.path.join(folder, "load")
-    command = nkt_programs.CC + nkt_programs.STRICT + [
-        "-O2", "-I" + ROOT, os.path.join(HERE, "load_posix.c"), "-o", target, "-pthread"]
-    out = subprocess.run(command, capture_output=True, text=True, check=False)
-    if out.returncode != 0:
-        raise Failure(out.stderr[:3000])
+    built = shared(folder)
+    compile_strictly(["-I" + os.path.dirname(built), "-I" + ROOT,
+                      os.path.join(HERE, "load_posix.c"), built, "-o", target], ["-pthread"])
     return target
 
 

@@ -10,13 +10,13 @@ use_netkit() builds the shared library of this checkout, if it is not there, and
 on the path. NETKIT_LIBRARY, where it is set, is taken as it is.
 """
 
+import fcntl
 import hashlib
 import os
 import shlex
 import signal
 import subprocess
 import sys
-import tempfile
 import unittest
 
 HERE = os.path.dirname(os.path.abspath(__file__))
@@ -27,7 +27,7 @@ EVERYTHING = os.environ.get("NKT_TEST_ALL") == "1"
 
 def library():
     """The path of the shared library, built with CC, CFLAGS and LDFLAGS as they are now."""
-    command = (shlex.split(os.environ.get("CC") or "cc") + ["-std=c99", "-O2"]
+    command = (shlex.split(os.environ.get("CC") or "cc") + ["-std=c99", "-O2" if EVERYTHING else "-O1"]
                + shlex.split(os.environ.get("CFLAGS") or "")
                + ["-fPIC", "-fvisibility=hidden", "-DNETKIT_SHARED", "-I", ROOT, "-x", "c", "-",
                   "-shared"] + shlex.split(os.environ.get("LDFLAGS") or "") + ["-pthread"])
@@ -35,14 +35,15 @@ def library():
         stamp = hashlib.sha256(file.read() + repr(command).encode()).hexdigest()[:16]
     folder = os.path.join(BUILD, "tests", "python")
     path = os.path.join(folder, "libnetkit-%s.so" % stamp)
-    if not os.path.exists(path):
-        os.makedirs(folder, exist_ok=True)
-        # Made beside and moved into place: several tests begin at the same time.
-        handle, fresh = tempfile.mkstemp(dir=folder)
-        os.close(handle)
-        subprocess.run(command + ["-o", fresh], check=True,
-                       input=b'#define NETKIT_IMPLEMENTATION\n#include "netkit.h"\n')
-        os.replace(fresh, path)
+    os.makedirs(folder, exist_ok=True)
+    # Several tests begin at the same time: the first one builds.
+    with open(os.path.join(folder, "lock"), "w", encoding="ascii") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if not os.path.exists(path):
+            fresh = path + ".fresh"
+            subprocess.run(command + ["-o", fresh], check=True,
+                           input=b'#define NETKIT_IMPLEMENTATION\n#include "netkit.h"\n')
+            os.replace(fresh, path)
     return path
 
 
