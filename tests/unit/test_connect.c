@@ -731,6 +731,7 @@ static const struct bad_row {
     { "[fe80::1%nonexistent0]:80", NKT_ENODEV, NULL },
     { "a..b:80", NKT_ENAME, "host" },
     { "-a.b:80", NKT_ENAME, "host" },
+    { ".1:80", NKT_ENAME, "host" },
     { "h\xc3\xb6st:80", NKT_EUNSUPPORTED, "host" },
 };
 

@@ -834,6 +834,7 @@ static void adopting(void) {
         CHECK_INT(nkt_listener_adopt(idle, &opts, &listener), NKT_ENOTSOCK);
         CHECK_INT(nkt_listener_adopt(datagram, &opts, &listener), NKT_ENOTSOCK);
         CHECK_INT(nkt_listener_adopt(NKT_NO_FD, &opts, &listener), NKT_ENOTSOCK);
+        CHECK_INT(nkt_listener_adopt(idle, NULL, &listener), NKT_ENOTSOCK);
         CHECK(listener == NULL);
         probe_fail(&p, PROBE_ALLOCATE, NKT_ENOMEM, 1);
         CHECK_INT(nkt_listener_adopt(listening, &opts, &listener), NKT_ENOMEM);

@@ -484,6 +484,14 @@ static void bad(void) {
         opts.family = NKT_UNIX;
         CHECK_INT(nkt_lookup_start("::1", &opts, &task), NKT_EINVAL);
         CHECK(task == NULL);
+        opts.family = 0;
+        if (CHECK_INT(nkt_lookup_start("::1", &opts, &task), NKT_OK)) {
+            CHECK_INT(nkt_lookup_finish(task, NULL, 1), NKT_EINVAL);
+            CHECK_INT(nkt_lookup_finish(task, &ip, 0), NKT_EINVAL);
+            CHECK_INT(nkt_lookup_finish(task, &ip, 1), 1);      // it was not lost
+            CHECK_STR(text_of(&ip, 1), "::1");
+            nkt_task_close(task);
+        }
         fakenet_close();
     }
 }
@@ -620,6 +628,12 @@ static const struct sort_row {
       { { "192.0.2.1", "192.0.2.9" }, { "2001:0:1::1", "2001:0:2::2" } }, 2 },
     { "IPv4-mapped is as IPv4",
       { { "2001:db8::1", "2001:db8::9" }, { "::ffff:192.0.2.1", "192.0.2.9" } }, 2 },
+    { "of 169.0.0.0/8 only 169.254 is of link scope",
+      { { "198.51.100.121", "198.51.100.117" }, { "169.253.0.1", "169.254.13.78" } }, 2 },
+    { "multicast has the scope that it says",
+      { { "ff02::1", "fe80::9" }, { "ff05::1", "fe80::9" } }, 2 },
+    { "site-local addresses are not of the world's scope",
+      { { "2001:db8::1", "fe80::1" }, { "fec0::1", "2001:db8::9" } }, 2 },
     { "loopback and the world",
       { { "::1", "::1" }, { "2001:db8::1", "2001:db8::9" }, { "127.0.0.1", "127.0.0.1" },
         { "192.0.2.1", "192.0.2.9" } }, 4 },

@@ -498,6 +498,67 @@ static void layers(void) {
     }
 }
 
+//------------------------------------------------------------------------------
+// Asked too early, and of the other family
+//------------------------------------------------------------------------------
+
+static void early(void) {
+    TEST("what a connection cannot say while it connects, and after it has failed") {
+        nkt_connect_report report;
+        nkt_conn *conn = NULL;
+        nkt_addr addr;
+        nkt_fd fd = NKT_NO_FD;
+        char name[NKT_ADDR_TEXT_MAX];
+        int64_t value = 7;
+        fakenet_open(0);
+        fakenet_host(FOUR, NKT_EREFUSED, 5);
+        nkt_connect_opts opts = many_opts(&report);
+        opts.nonblocking = true;
+        if (!CHECK_INT(nkt_connect_start(FOUR ":80", &opts, &conn), NKT_OK)) return;
+        CHECK_INT(report.err, NKT_EAGAIN);
+        CHECK_STR(report.text, "connecting to " FOUR ":80 for 0 ms; tried " FOUR
+                               ":80 (under way, since 0 ms)");
+        CHECK_INT(nkt_conn_local(conn, &addr), NKT_ENOTCONN);
+        CHECK_INT(nkt_conn_peer(conn, &addr), NKT_ENOTCONN);
+        CHECK_INT(nkt_conn_peer_name(conn, name, sizeof name), 13);
+        CHECK_STR(name, "not connected");
+        CHECK_INT(nkt_conn_set_option(conn, NKT_OPT_KEEPALIVE_S, 60), NKT_EAGAIN);
+        CHECK_INT(nkt_conn_get_option(conn, NKT_OPT_KEEPALIVE_S, &value), NKT_EAGAIN);
+        CHECK_INT(value, 7);
+        CHECK_INT(nkt_conn_detach(conn, &fd), NKT_EBUSY);
+        CHECK_INT(fakenet_drive(conn), NKT_EREFUSED);
+        CHECK_INT(nkt_conn_detach(conn, &fd), NKT_ENOTCONN);
+        CHECK_INT(fd, NKT_NO_FD);
+        nkt_conn_close(conn);
+        fakenet_close();
+    }
+}
+
+static void one_family(void) {
+    static const struct { const char *target; int family, err; const char *starts; } wishes[] = {
+        { "localhost:80", NKT_IPV4, NKT_OK, "127.0.0.1@0" },
+        { "localhost:80", NKT_IPV6, NKT_OK, "::1@0" },
+        { "127.0.0.1:80", NKT_IPV4, NKT_OK, "127.0.0.1@0" },
+        { "127.0.0.1:80", NKT_IPV6, NKT_EADDRNOTAVAIL, "" },
+        { "[::1]:80", NKT_IPV4, NKT_EADDRNOTAVAIL, "" },
+    };
+    TEST("one family is wished: of localhost its address, of a number that or none") {
+        for (size_t i = 0; i < sizeof wishes / sizeof wishes[0]; i++) {
+            nkt_connect_report report;
+            nkt_conn *conn = NULL;
+            fakenet_open(0);
+            fakenet_host("127.0.0.1", NKT_OK, 1);
+            fakenet_host("::1", NKT_OK, 1);
+            nkt_connect_opts opts = many_opts(&report);
+            opts.family = wishes[i].family;
+            CHECK_INT(nkt_connect(wishes[i].target, &opts, &conn), wishes[i].err);
+            CHECK_STR(fakenet.starts, wishes[i].starts);
+            nkt_conn_close(conn);
+            fakenet_close();
+        }
+    }
+}
+
 int main(void) {
     races();
 #ifndef NETKIT_NO_THREADS
@@ -510,5 +571,7 @@ int main(void) {
     too_little();
     report_filled();
     layers();
+    early();
+    one_family();
     return test_finish();
 }

@@ -117,6 +117,117 @@ static void arguments(void) {
     }
 }
 
+static void refused_calls(void) {
+    TEST("reading and writing what cannot be") {
+        const int64_t too_late = (int64_t)INT32_MAX + 1;
+        nkt_conn *near_end = NULL, *far_end = NULL;
+        nkt_str view, pieces[2];
+        char name[NKT_ADDR_TEXT_MAX] = "";
+        if (!CHECK_INT(nkt_conn_pair(NULL, NULL, &near_end, &far_end), NKT_OK)) return;
+        CHECK_INT(nkt_conn_write_str(far_end, "ab;c\n"), NKT_OK);
+        CHECK_INT(nkt_conn_read_until(near_end, NULL, 1, &view), NKT_EINVAL);
+        CHECK_INT(nkt_conn_read_until(near_end, ";", 0, &view), NKT_EINVAL);
+        CHECK_INT(nkt_conn_read_until(near_end, name, NKT_UNTIL_MAX + 1, &view), NKT_EINVAL);
+        CHECK_INT(nkt_conn_read_until(near_end, ";", 1, &view), NKT_OK);
+        CHECK_VIEW(view, "ab;");
+        CHECK_INT(nkt_conn_read_exact(near_end, NULL, 1), NKT_EINVAL);
+        CHECK_INT(nkt_conn_read_exact(near_end, NULL, 0), NKT_OK);
+        CHECK_INT(nkt_conn_unread(near_end, NULL, 1), NKT_EINVAL);
+        CHECK_INT(nkt_conn_unread(near_end, "wxyz", 4), NKT_EINVAL);     // three were read
+        CHECK_INT(nkt_conn_unread(near_end, NULL, 0), NKT_OK);
+        pieces[0].ptr = pieces[1].ptr = name;
+        pieces[0].len = 2;
+        pieces[1].len = SIZE_MAX - 1;
+        CHECK_INT(nkt_conn_writev(near_end, pieces, 2), NKT_ETOOLONG);
+        CHECK_INT(nkt_conn_set_option(near_end, NKT_OPT_READ_TIMEOUT_MS, too_late), NKT_EINVAL);
+        CHECK_INT(nkt_conn_set_option(near_end, NKT_OPT_WRITE_TIMEOUT_MS, too_late), NKT_EINVAL);
+        CHECK_INT(nkt_conn_peer_name(near_end, name, 4), NKT_ENOSPACE);
+        CHECK_INT(nkt_conn_peer_name(near_end, name, 5), 4);
+        CHECK_STR(name, "pair");
+        CHECK_INT(nkt_conn_read_line(near_end, &view), NKT_OK);
+        CHECK_VIEW(view, "c");
+        nkt_conn_close(near_end);
+        CHECK_INT(nkt_conn_read_line(far_end, &view), NKT_EOF);         // nothing was written
+        nkt_conn_close(far_end);
+    }
+}
+
+static void refused_options(void) {
+    TEST("numbers that no option of a socket has") {
+        static const int64_t numbers[] = { -1, (int64_t)INT_MAX + 1, INT64_MIN, INT64_MAX };
+        static const nkt_conn_option options[] = { NKT_OPT_KEEPALIVE_S, NKT_OPT_SEND_BUFFER,
+                                                   NKT_OPT_DELAY_SMALL_WRITES };
+        probe p;
+        nkt_conn *near_end = NULL, *far_end = NULL;
+        int64_t before, after;
+        probe_open(&p);
+        if (!probe_tcp(&p, true, true, &near_end, &far_end)) return;
+        for (int i = 0; i < 12; i++) {
+            CHECK_INT(nkt_conn_get_option(near_end, options[i % 3], &before), NKT_OK);
+            CHECK_INT(nkt_conn_set_option(near_end, options[i % 3], numbers[i / 3]), NKT_EINVAL);
+            CHECK_INT(nkt_conn_get_option(near_end, options[i % 3], &after), NKT_OK);
+            CHECK_INT(after, before);
+        }
+        nkt_conn_close(near_end);
+        nkt_conn_close(far_end);
+        probe_close(&p);
+    }
+}
+
+static void refused_to_begin(void) {
+    TEST("what is refused for adopting stays the caller's") {
+        probe p;
+        nkt_conn *near_end = NULL, *far_end = NULL, *again = NULL;
+        nkt_conn_opts opts;
+        nkt_fd fd = NKT_NO_FD;
+        memset(&opts, 0, sizeof opts);
+        probe_open(&p);
+        opts.env = &p.env;
+        if (!probe_tcp(&p, true, true, &near_end, &far_end)) return;
+        CHECK_INT(nkt_conn_detach(near_end, &fd), NKT_OK);
+        opts.stream.line_max = 0x7fff0001u;
+        CHECK_INT(nkt_conn_adopt(fd, &opts, &again), NKT_EINVAL);
+        opts.stream.line_max = 0;
+        probe_fail(&p, PROBE_ALLOCATE, NKT_ENOMEM, 1);
+        CHECK_INT(nkt_conn_adopt(fd, &opts, &again), NKT_ENOMEM);
+        CHECK(again == NULL);
+        CHECK_INT(nkt_conn_adopt(fd, &opts, &again), NKT_OK);
+        nkt_conn_close(again);
+        nkt_conn_close(far_end);
+        probe_close(&p);
+    }
+    TEST("connecting without options, to nothing") {
+        nkt_conn *conn = NULL;
+        nkt_addr none;
+        memset(&none, 0, sizeof none);
+        CHECK_INT(nkt_connect(NULL, NULL, &conn), NKT_EINVAL);
+        CHECK_INT(nkt_connect("a..b:80", NULL, &conn), NKT_ENAME);
+        CHECK_INT(nkt_connect_start("a..b:80", NULL, &conn), NKT_ENAME);
+        CHECK_INT(nkt_connect_addr(NULL, NULL, &conn), NKT_EADDR);
+        CHECK_INT(nkt_connect_addr(&none, NULL, &conn), NKT_EADDR);
+        nkt_connect_opts opts;
+        nkt_ip loopback = nkt_ip_loopback(NKT_IPV4);
+        nkt_addr addr = nkt_addr_make(&loopback, 9);
+        memset(&opts, 0, sizeof opts);
+        opts.default_port = 65536;      // of no use here, but no port either
+        CHECK_INT(nkt_connect_addr(&addr, &opts, &conn), NKT_EPORT);
+        CHECK(conn == NULL);
+    }
+    TEST("a target that is too long to be repeated is cut in the report") {
+        char target[201], want[160];
+        nkt_connect_opts opts;
+        nkt_connect_report report;
+        nkt_conn *conn = NULL;
+        memset(&opts, 0, sizeof opts);
+        memset(target, 'a', sizeof target - 1);
+        target[sizeof target - 1] = '\0';
+        opts.report = &report;
+        CHECK_INT(nkt_connect(target, &opts, &conn), NKT_ENAME);
+        snprintf(want, sizeof want, "cannot connect to \"%.128s\": ", target);
+        CHECK_INT(strncmp(report.text, want, strlen(want)), 0);
+    }
+}
+
 // More interruptions in a row than are tried over count as nothing there.
 static void interruptions(void) {
     TEST("interrupted again and again") {
@@ -377,6 +488,9 @@ static void listeners(void) {
 int main(void) {
     environments();
     arguments();
+    refused_calls();
+    refused_options();
+    refused_to_begin();
     interruptions();
     lacking();
     many_waits();
