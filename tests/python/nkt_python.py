@@ -27,7 +27,8 @@ EVERYTHING = os.environ.get("NKT_TEST_ALL") == "1"
 
 def library():
     """The path of the shared library, built with CC, CFLAGS and LDFLAGS as they are now."""
-    command = (shlex.split(os.environ.get("CC") or "cc") + ["-std=c99", "-O2" if EVERYTHING else "-O1"]
+    command = (shlex.split(os.environ.get("CC") or "cc")
+               + ["-std=c99", "-O2" if EVERYTHING else "-O1"]
                + shlex.split(os.environ.get("CFLAGS") or "")
                + ["-fPIC", "-fvisibility=hidden", "-DNETKIT_SHARED", "-I", ROOT, "-x", "c", "-",
                   "-shared"] + shlex.split(os.environ.get("LDFLAGS") or "") + ["-pthread"])
