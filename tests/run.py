@@ -561,6 +561,17 @@ def summary(results, elapsed_s):
     print("%-30s %-36s %6.1f s\n" % ("all of it", "%d at a time" % JOBS, elapsed_s))
 
 
+def say_failures(results):
+    """Once more at the end, where they are looked for: what failed, a line each."""
+    for result in results:
+        if not result.failed:
+            continue
+        lines = [line for line in result.output.split("\n") if line.startswith("FAILED")]
+        for line in result.notes + (lines or result.output.rstrip().split("\n")[-3:]):
+            print("FAILED %s: %s" % (result.step.split(":")[0] + ": " + result.name,
+                                     line.split("\n")[0][:300]))
+
+
 def stop_wine():
     prefix = os.path.join(BUILD, "wine")
     if shutil.which("wineserver") and os.path.isdir(prefix):
@@ -600,6 +611,7 @@ def main():
         if any(name.startswith("wine") for name, _, _ in jobs):
             stop_wine()
     summary(results, time.monotonic() - begin)
+    say_failures(results)
     total = Result("", "")
     for result in results:
         total.passed += result.passed
