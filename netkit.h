@@ -4705,7 +4705,13 @@ static void nkti_iface_read(const struct ifaddrs *at, nkt_sys_iface *row) {
         const char *mask = (const char *)at->ifa_netmask;
         size_t begin = is_ipv4 ? offsetof(struct sockaddr_in, sin_addr)
                                : offsetof(struct sockaddr_in6, sin6_addr);
-        row->bits = nkti_mask_bits((const uint8_t *)mask + begin, is_ipv4 ? 4 : 16);
+        size_t len = is_ipv4 ? 4 : 16;
+#if NKTI_BSD
+        // Zero bytes at its end may be left out.
+        size_t given = at->ifa_netmask->sa_len > begin ? at->ifa_netmask->sa_len - begin : 0;
+        if (len > given) len = given;
+#endif
+        row->bits = nkti_mask_bits((const uint8_t *)mask + begin, len);
     }
     if ((flags & IFF_POINTOPOINT) && at->ifa_dstaddr != NULL &&
         nkt_addr_from_sockaddr(at->ifa_dstaddr, size, &addr) >= 0 &&
@@ -9844,7 +9850,7 @@ NKT_API int nkt_conn_unread(nkt_conn *conn, const void *data, size_t len) {
     size_t unread = nkti_unread(conn);
     if (len > nkt_conn_position(conn) || (data == NULL && len > 0)) return NKT_EINVAL;
     if (len == 0) return NKT_OK;
-    if (len > NKT_SIZE_LIMIT - unread) return NKT_ETOOLONG;
+    if (unread > NKT_SIZE_LIMIT || len > NKT_SIZE_LIMIT - unread) return NKT_ETOOLONG;
     if (len > conn->in->head) {
         size_t cap = len + unread < NKTI_LENT_SIZE / 2 ? NKTI_LENT_SIZE : (len + unread) * 2;
         if (cap > NKT_SIZE_LIMIT) cap = (size_t)NKT_SIZE_LIMIT + 1;
@@ -11581,7 +11587,7 @@ struct nkt_udp {
     uint8_t families[2];        // of each: NKT_IPV6, NKT_IPV4, 0 = both
     int fd_count, next_fd;
     int connected;              // which descriptor is, -1 = none
-    bool is_socket, icmp_errors, segments, coalesce;
+    bool is_socket, icmp_errors, offload, segments, coalesce;
     bool refused;               // opening failed at an option: no lack of a family
     bool strangers;             // what came before it was connected may be queued
     nkt_addr peer;              // whom it is connected to
@@ -11694,15 +11700,17 @@ static int nkti_udp_only_peer(const nkt_udp *udp, nkt_datagram *list, int count)
 NKTI_INLINE int nkti_udp_recv_fd(nkt_udp *udp, int at, nkt_datagram *list, int count, bool facts) {
     nkt_env *env = udp->handle.env;
     const nkt_sys_udp *sys = nkti_udp_sys(env);
-    for (int i = 0; i < NKTI_UDP_SWALLOWED || udp->strangers; i++) {
+    for (int left = NKTI_UDP_SWALLOWED; left > 0; left--) {
         int got = sys == &nkti_os_udp
             ? nkti_os_udp_recv(env, udp->fds[at], udp->families[at], list, count, facts)
             : sys->recv(env, udp->fds[at], udp->families[at], list, count, facts);
         if (got > 0 && udp->strangers) {
             got = nkti_udp_only_peer(udp, list, got);
             if (got == 0) {
-                // What was known of them is not true of the next ones.
+                // What was known of them is not true of the next ones. They
+                // end: more of them do not come in.
                 nkti_udp_know_nothing(list, count);
+                left = NKTI_UDP_SWALLOWED + 1;
                 continue;
             }
         }
@@ -12422,7 +12430,7 @@ NKT_API int nkt_udp_open(const char *text, const nkt_udp_opts *given, nkt_udp **
     if (udp == NULL) return nkti_problem_set(opts.problem, NKT_ENOMEM, "", -1, "out of memory");
     udp->is_socket = true;
     udp->icmp_errors = opts.icmp_errors;
-    udp->segments = !opts.no_offload;
+    udp->offload = udp->segments = !opts.no_offload;
     udp->only_index = index;
     udp->loopback = 1;
     udp->multicast_hops = 1;
@@ -12789,7 +12797,7 @@ static int nkti_udp_batch_open(nkt_udp *udp) {
     }
     udp->batch = batch;
     // A link above would have to know of segments.
-    udp->coalesce = udp->segments && udp->top == &udp->bottom &&
+    udp->coalesce = udp->offload && udp->top == &udp->bottom &&
                     nkti_udp_set_all(udp, NKT_UDP_COALESCE, 1) >= 0;
     // One socket of two may have it: then nobody would cut up what it gives.
     if (udp->fd_count > 1 && !udp->coalesce) nkti_udp_set_all(udp, NKT_UDP_COALESCE, 0);
