@@ -11,7 +11,7 @@ import _socket
 
 from . import _lib
 from ._errors import AddressError
-from ._lib import quick
+from ._lib import quick, text_of
 
 # `ipaddress` is imported where it is needed: it takes longer to load than all of netkit.
 
@@ -68,15 +68,33 @@ def _parse_v6(text: str) -> Optional[int]:
         return None
 
 
-def _index_of(name: str) -> int:
+# PyPy 3.9 has neither of the two in `socket`: there they are read out of an address.
+
+def interface_index(name: str) -> int:
+    """The number of an interface. Raises OSError or ValueError if there is none."""
     found = getattr(_socket, "if_nametoindex", None)
     if found is not None:
         return int(found(name))
-    # PyPy 3.9 has it nowhere.
     struct = _lib.nkt_ip()
-    if "\0" in name or quick.nkt_ip_parse(("fe80::1%" + name).encode(), _ref(struct)) < 0:
-        raise ValueError(name)
+    if "\0" in name:
+        raise ValueError("embedded null character")
+    if quick.nkt_ip_parse(("fe80::1%" + name).encode(), _ref(struct)) < 0:
+        raise OSError("no interface with this name")
     return struct.scope         # type: ignore[no-any-return]
+
+
+def interface_name(index: int) -> str:
+    """The name of an interface. Raises OSError if there is none."""
+    found = getattr(_socket, "if_indextoname", None)
+    if found is not None:
+        return str(found(index))
+    struct = _lib.nkt_ip()
+    quick.nkt_ip_parse(b"fe80::1", _ref(struct))
+    struct.scope = index
+    _, _, name = text_of(quick.nkt_ip_format_named, _ref(struct)).partition("%")
+    if not name or name == str(index):
+        raise OSError("no such device or address")
+    return name
 
 
 def _parse_scope(text: str, shown: str) -> int:
@@ -85,7 +103,7 @@ def _parse_scope(text: str, shown: str) -> int:
             raise _bad_ip(shown)
         return int(text)
     try:
-        return _index_of(text)
+        return interface_index(text)
     except (OSError, ValueError):
         raise _bad(_lib.ENODEV, shown, "no such network interface") from None
 

@@ -22,7 +22,6 @@ may wait, netkit.aio where they must not, and both go on in their own way after 
 from __future__ import annotations
 
 import ctypes
-import sys
 import warnings
 from ctypes import byref, c_char, c_char_p, c_size_t, c_void_p
 from io import BytesIO, UnsupportedOperation
@@ -32,7 +31,7 @@ from . import _lib
 from ._addr import Address
 from ._custom import Custom
 from ._errors import (IncompleteRead, LineTooLong, MessageTooLong, error, os_exception)
-from ._lib import Process, quick, text_of
+from ._lib import CPYTHON, DIRECT, Process, Shown, pointer_to, quick, text_of
 from ._options import Default, Stream, check_timeout, keepalive_s
 
 TYPE_CHECKING = False
@@ -48,11 +47,11 @@ if TYPE_CHECKING:
     Operation = Generator[Once, int, T]
 
 _CHARS = ctypes.POINTER(c_char)
+# What cuts bytes out of where an nkt_str points to.
+_shown: Any = _CHARS.from_buffer if CPYTHON else Shown
 _PIECES = 512               # buffers given to one nkt_conn_writev
 # nkt_str[_PIECES]: pointers and lengths in turn. CPython takes bytes for a pointer, and keeps them.
-_PIECE_ARRAY: Any = (c_char_p if sys.implementation.name == "cpython" else
-                     c_void_p) * (2 * _PIECES)
-_TAKES_BYTES = _PIECE_ARRAY._type_ is c_char_p
+_PIECE_ARRAY: Any = (c_char_p if CPYTHON else c_void_p) * (2 * _PIECES)
 
 
 class Front(BytesIO):
@@ -113,7 +112,8 @@ def buffer_of(data: Any) -> Tuple[Any, int, Any]:
 
     Raises TypeError for what is no buffer, BufferError for one with gaps."""
     if type(data) is bytes:
-        return data, len(data), data
+        pointer, keep = pointer_to(data)
+        return pointer, len(data), keep
     if isinstance(data, str):
         raise TypeError("bytes are written, not str: encode it")
     view = memoryview(data)
@@ -123,8 +123,8 @@ def buffer_of(data: Any) -> Tuple[Any, int, Any]:
         return b"", 0, view
     if view.readonly:
         # ctypes gives no pointer to these.
-        copy = bytes(view)
-        return copy, len(copy), copy
+        pointer, keep = pointer_to(bytes(view))
+        return pointer, view.nbytes, keep
     if view.format != "B" or view.ndim != 1:
         view = view.cast("B")
     place = c_char.from_buffer(view)
@@ -133,6 +133,8 @@ def buffer_of(data: Any) -> Tuple[Any, int, Any]:
 
 def address_of(pointer: Any, keep: Any) -> Tuple[int, Any]:
     """A pointer of buffer_of as a number, to which can be added, and what must be kept."""
+    if isinstance(pointer, int):
+        return pointer, keep
     if isinstance(pointer, bytes):
         holder = c_char_p(pointer)
         return ctypes.cast(holder, c_void_p).value or 0, holder
@@ -172,7 +174,7 @@ class ConnectionBase:
         self._closed = False
         self._view = view = _lib.nkt_str()
         self._view_ref = byref(view)
-        self._view_ptr: Any = _CHARS.from_buffer(view)
+        self._view_ptr: Any = _shown(view)
         self._view_len = c_size_t.from_buffer(view, _lib.nkt_str.len.offset)
 
     @classmethod
@@ -286,7 +288,8 @@ class ConnectionBase:
         if left == 0:
             return
         if self._cr_lines:
-            quick.nkt_conn_unread(self._handle, front.read(), left)
+            pointer, _keep = pointer_to(front.read())
+            quick.nkt_conn_unread(self._handle, pointer, left)
             self._moved()
         else:
             self._dirty = True
@@ -403,7 +406,8 @@ class ConnectionBase:
             return
         self._settle()
         taken = b"".join(chunks)[:self._front.end - start]
-        if taken and quick.nkt_conn_unread(self._handle, taken, len(taken)) == _lib.OK:
+        pointer, _keep = pointer_to(taken)
+        if taken and quick.nkt_conn_unread(self._handle, pointer, len(taken)) == _lib.OK:
             self._moved()
 
     def _op_read(self, size: Optional[int]) -> Operation[bytes]:
@@ -808,7 +812,7 @@ def pieces_of(buffers: Iterable[Any]) -> Iterator[Tuple[Any, int, int, List[Any]
     total = 0
     ready: List[Tuple[Any, int, int, List[Any]]] = []
     for data in buffers:
-        if type(data) is bytes and _TAKES_BYTES:
+        if type(data) is DIRECT:
             flat.append(data)
             size = len(data)
         else:

@@ -16,7 +16,7 @@ from ._addr import Address
 from ._base import (ConnectionBase, ConnectionInfo, address_of, buffer_of, check_encoding,
                     dup_socket, iterate, pieces_of, take_descriptor)
 from ._errors import error, os_exception
-from ._lib import Process, quick, slow, text_of
+from ._lib import DIRECT, Process, quick, slow, text_of
 from ._options import (LINE_MAX, MESSAGE_MAX, MS_MAX, QUEUE_MAX, USE_DEFAULT, Connecting, Default,
                        Lookup, Stream, check_timeout, default_stream, open_listener)
 
@@ -497,7 +497,7 @@ class Connection(ConnectionBase):
         2
         b'el'
         """
-        if type(data) is bytes:
+        if type(data) is DIRECT:
             pointer: Any = data
             size = len(data)
             keep: Any = None

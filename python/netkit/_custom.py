@@ -87,7 +87,8 @@ def _do_recv(link: int, buffer: int, size: int) -> int:
             return _not_now(custom, _lib.READ)
         data = bytes(data)
         custom.rest = data[size:]
-        ctypes.memmove(buffer, data, min(len(data), size))
+        pointer, _keep = _lib.pointer_to(data)
+        ctypes.memmove(buffer, pointer, min(len(data), size))
         return min(len(data), size) or _lib.EOF
     except BlockingIOError:
         return _not_now(custom, _lib.READ)

@@ -17,15 +17,13 @@ from __future__ import annotations
 import ctypes
 import struct
 import warnings
-from ctypes import byref, c_char, c_char_p, c_void_p
-
-import _socket
+from ctypes import byref, c_char, c_void_p
 
 from . import _lib
-from ._addr import IP, Address, target_text
-from ._base import buffer_of
+from ._addr import IP, Address, interface_index, interface_name, target_text
+from ._base import address_of, buffer_of
 from ._errors import AddressError, error, text
-from ._lib import Process, quick
+from ._lib import CPYTHON, Memory, Process, pointer_to, quick
 from ._options import Default, _size, check_timeout, encode_text, family_of
 
 TYPE_CHECKING = False
@@ -88,7 +86,7 @@ class Datagram:
     def interface(self) -> Optional[str]:
         """The interface through which it came, by name; None if that is not known."""
         try:
-            return _socket.if_indextoname(self._struct().interface_index)
+            return interface_name(self._struct().interface_index)
         except OSError:
             return None
 
@@ -146,7 +144,7 @@ class SendResult:
                                            else error(result.err, result.os_error))
         self.interface: Optional[str] = None
         try:
-            self.interface = _socket.if_indextoname(result.interface_index)
+            self.interface = interface_name(result.interface_index)
         except OSError:
             pass
 
@@ -253,6 +251,7 @@ class UDPBase:
         self._known: Dict[Any, _lib.nkt_addr] = {}
         self._one = _lib.nkt_datagram()
         self._buffer: Any = None
+        self._data: Any = None          # the same, to cut bytes out of
         self._list: Any = None
         self._handle = handle
 
@@ -281,6 +280,7 @@ class UDPBase:
         if self._buffer is None:
             self._buffer = ctypes.create_string_buffer(DATAGRAM_MAX)
             self._one.data = ctypes.addressof(self._buffer)
+            self._data = self._buffer if CPYTHON else Memory(self._one.data)
         self._one.cap = size
 
     def _recv_once(self) -> int:
@@ -290,7 +290,7 @@ class UDPBase:
 
     def _received(self) -> Datagram:
         one = self._one
-        return Datagram(self._buffer[:one.len], bytes(one), 0)
+        return Datagram(self._data[0:one.len], bytes(one), 0)
 
     def _many_room(self, limit: int) -> None:
         if isinstance(limit, bool) or not isinstance(limit, int) or limit < 1:
@@ -307,7 +307,7 @@ class UDPBase:
         raw = ctypes.string_at(self._list, count * _SIZE)
         rows = list(_ROW.iter_unpack(raw))
         base = min(rows)[0]
-        reach: Any = _REACH.from_address(base)
+        reach: Any = _REACH.from_address(base) if CPYTHON else Memory(base)
         return [Datagram(reach[place - base:place - base + size], raw, at * _SIZE)
                 for at, (place, size) in enumerate(rows)]
 
@@ -359,8 +359,8 @@ class UDPBase:
             parts.append(item)
             ends.append(tail)
         blob = b"".join(parts)
-        holder = c_char_p(blob)
-        place = ctypes.cast(holder, c_void_p).value or 0
+        pointer, keep = pointer_to(blob)
+        place, holder = address_of(pointer, keep)
         rows = []
         for part, tail in zip(parts, ends):
             size = len(part) if type(part) is bytes else memoryview(part).nbytes
@@ -540,13 +540,13 @@ class UDPBase:
         """The only interface that groups are sent through, by name; None, which is how it
         begins, for every suitable one. Set it by name or number."""
         index = self._get(_lib.UDP_MULTICAST_INTERFACE)
-        return _socket.if_indextoname(index) if index else None
+        return interface_name(index) if index else None
 
     @multicast_interface.setter
     def multicast_interface(self, interface: Union[str, int, None]) -> None:
         index = interface or 0
         if isinstance(index, str):
-            index = _socket.if_nametoindex(index)
+            index = interface_index(index)
         self._set(_lib.UDP_MULTICAST_INTERFACE, index)
 
     @property

@@ -10,7 +10,6 @@ ends connected, or a pair in memory.
 
 import errno
 import inspect
-import socket
 import threading
 
 import netkit
@@ -122,7 +121,7 @@ async def row_sender(s):
     got = await s.do(s.a.recv)
     equal(got[1], s.b.local)
     equal(got.to, netkit.IP("127.0.0.1"))
-    equal(got.interface_index, socket.if_nametoindex("lo"))
+    equal(got.interface_index, netkit.IP("fe80::1%lo").scope)
     equal(got.interface, "lo")
     equal(got.hops, 64)
     equal(got.traffic_class, 0)

@@ -12,7 +12,7 @@ from typing import (TYPE_CHECKING, Any, AsyncIterator, Awaitable, Generator, Ite
 
 from .. import _errors, _lib
 from .._base import ConnectionBase, Front, check_encoding, dup_socket, take_descriptor
-from .._lib import EAGAIN, ETOOLONG, OK, Process, quick
+from .._lib import CPYTHON, EAGAIN, ETOOLONG, OK, Process, pointer_to, quick
 from .._options import LINE_MAX, MESSAGE_MAX, QUEUE_MAX, USE_DEFAULT, Stream
 from ._loop import Waiters, Watch, hub_of, wake
 from ._other import CustomWatch, ObjectWatch
@@ -580,7 +580,10 @@ class Connection(ConnectionBase):
         if sender.turn.taken or sender.owed or self._writes > WRITES_PER_TURN:
             await self._write_pieces((memoryview(data),), timeout)
             return len(data)
-        err = quick.nkt_conn_write(self._handle, data, len(data))
+        pointer: Any = data
+        if not CPYTHON:
+            pointer, _keep = pointer_to(data)
+        err = quick.nkt_conn_write(self._handle, pointer, len(data))
         if err == OK:
             self._watch.progress()
             err = quick.nkt_conn_flush(self._handle)

@@ -6,7 +6,7 @@ import inspect
 from typing import Any, Dict, List, Optional
 
 from .. import _lib
-from .._lib import quick
+from .._lib import pointer_to, quick
 from ._loop import Call, Waiters, hub_of, wake
 
 
@@ -101,7 +101,8 @@ class ObjectWatch(Waiters):
     def c_recv(self, link: int, buf: int, cap: int) -> int:
         if len(self.inbox) > 0:
             data = self.inbox[:cap]
-            ctypes.memmove(buf, data.tobytes(), len(data))
+            pointer, _keep = pointer_to(data.tobytes())
+            ctypes.memmove(buf, pointer, len(data))
             self.inbox = self.inbox[len(data):]
             return len(data)
         if self.errors[0] is not None:

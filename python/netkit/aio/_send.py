@@ -10,7 +10,7 @@ import collections
 import ctypes
 from typing import Deque, Iterable, List, Optional
 
-from .._lib import EAGAIN, ETOOLONG, OK, OPT_QUEUE_MAX, quick
+from .._lib import EAGAIN, ETOOLONG, OK, OPT_QUEUE_MAX, pointer_to, quick
 from ._loop import Waiters
 
 CHUNK = 262144          # how much is put into the queue at a time
@@ -91,7 +91,8 @@ class Sender:
             size += len(part)
             if size == self.chunk:
                 break
-        err: int = quick.nkt_conn_write(handle, b"".join(batch), size)
+        pointer, _keep = pointer_to(b"".join(batch))
+        err: int = quick.nkt_conn_write(handle, pointer, size)
         if err == ETOOLONG:
             limit = ctypes.c_int64()
             quick.nkt_conn_get_option(handle, OPT_QUEUE_MAX, ctypes.byref(limit))
