@@ -26,6 +26,7 @@ sys.path[:0] = [os.path.join(ROOT, "tests", "python"), os.path.join(ROOT, "tests
 
 import nkt_python                                                       # noqa: E402
 
+os.environ.setdefault("NETKIT_LIBRARY", nkt_python.library("-O2"))
 nkt_python.use_netkit()
 
 import netkit                                                           # noqa: E402

@@ -17,6 +17,7 @@ import shlex
 import signal
 import subprocess
 import sys
+import tempfile
 import unittest
 
 HERE = os.path.dirname(os.path.abspath(__file__))
@@ -25,27 +26,33 @@ BUILD = os.path.abspath(os.path.join(ROOT, os.environ.get("BUILD") or "build"))
 EVERYTHING = os.environ.get("NKT_TEST_ALL") == "1"
 
 
-def library():
-    """The path of the shared library, built with CC, CFLAGS and LDFLAGS as they are now."""
-    command = (shlex.split(os.environ.get("CC") or "cc")
-               + ["-std=c99", "-O2" if EVERYTHING else "-O1"]
+def built(header, code=b'#define NETKIT_IMPLEMENTATION\n#include "netkit.h"\n', optimize="-O0"):
+    """The path of a shared library of C code that includes a netkit.h with this text; built with
+    CC, CFLAGS and LDFLAGS as they are now, and once, however many Pythons ask for it."""
+    command = (shlex.split(os.environ.get("CC") or "cc") + ["-std=c99", optimize]
                + shlex.split(os.environ.get("CFLAGS") or "")
-               + ["-fPIC", "-fvisibility=hidden", "-DNETKIT_SHARED", "-I", ROOT, "-x", "c", "-",
+               + ["-fPIC", "-fvisibility=hidden", "-DNETKIT_SHARED", "-I", ".", "-x", "c", "-",
                   "-shared"] + shlex.split(os.environ.get("LDFLAGS") or "") + ["-pthread"])
-    with open(os.path.join(ROOT, "netkit.h"), "rb") as file:
-        stamp = hashlib.sha256(file.read() + repr(command).encode()).hexdigest()[:16]
+    stamp = hashlib.sha256(header + code + repr(command).encode()).hexdigest()[:16]
     folder = os.path.join(BUILD, "tests", "python")
     path = os.path.join(folder, "libnetkit-%s.so" % stamp)
     os.makedirs(folder, exist_ok=True)
-    # Several tests begin at the same time: the first one builds.
-    with open(os.path.join(folder, "lock"), "w", encoding="ascii") as lock:
+    # Several tests begin at the same time, and one of them builds it.
+    with open(path + ".lock", "w", encoding="ascii") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         if not os.path.exists(path):
-            fresh = path + ".fresh"
-            subprocess.run(command + ["-o", fresh], check=True,
-                           input=b'#define NETKIT_IMPLEMENTATION\n#include "netkit.h"\n')
-            os.replace(fresh, path)
+            with tempfile.TemporaryDirectory(dir=folder) as place:
+                with open(os.path.join(place, "netkit.h"), "wb") as file:
+                    file.write(header)
+                subprocess.run(command + ["-o", "fresh.so"], check=True, input=code, cwd=place)
+                os.replace(os.path.join(place, "fresh.so"), path)
     return path
+
+
+def library(optimize="-O2" if EVERYTHING else "-O1"):
+    """The path of the shared library of this checkout."""
+    with open(os.path.join(ROOT, "netkit.h"), "rb") as file:
+        return built(file.read(), optimize=optimize)
 
 
 def use_netkit():

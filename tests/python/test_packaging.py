@@ -1,8 +1,9 @@
 #!/usr/bin/env python3
 """Installing the package: wheel, sdist, editable, without network, and what is said on failure.
 
-`make test` calls the backend as pip would; with NKT_TEST_ALL=1 pip does, in a fresh environment
-of every Python on the machine, in a network namespace with nothing in it where there is unshare.
+`make test` calls the backend as pip would; with NKT_TEST_ALL=1 pip does, in a network namespace
+with nothing in it where there is unshare: everything that pip can do in an environment as users
+make them, and installing with the pip of every Python on the machine.
 """
 
 import base64
@@ -21,6 +22,7 @@ HERE = os.path.dirname(os.path.abspath(__file__))
 ROOT = os.path.dirname(os.path.dirname(HERE))
 sys.path[:0] = [HERE, os.path.dirname(HERE)]
 
+import nkt_python                                                       # noqa: E402
 import pythons                                                          # noqa: E402
 from nkt_programs import Failure, Skip, Suite, equal, need              # noqa: E402
 
@@ -206,10 +208,36 @@ def windows_wheel(folder):
 
 # --- With pip, in every Python --------------------------------------------------
 
-class Place:
-    """A fresh environment of one Python, a checkout that cannot be written, and no network."""
+BUNDLED = """
+import ensurepip, glob, os
+for folder in (os.path.join(os.path.dirname(ensurepip.__file__), "_bundled"),
+               "/usr/share/python-wheels"):
+    for path in glob.glob(os.path.join(folder, "pip-*.whl")):
+        print(path)
+"""
 
-    def __init__(self, folder, python):
+
+def bundled_pip(name, python):
+    """The folder of the pip that a Python brings, unpacked once: making an environment with it
+    takes longer than all that is done there."""
+    wheel = run([python, "-c", BUNDLED], clean_env()).split("\n")[0]
+    if not wheel:
+        raise Skip(f"{name} brings no pip: apt-get install python3-venv pypy3-venv")
+    where = os.path.join(nkt_python.BUILD, "tests", "python", os.path.basename(wheel)[:-4])
+    if not os.path.exists(where):
+        os.makedirs(os.path.dirname(where), exist_ok=True)
+        with tempfile.TemporaryDirectory(dir=os.path.dirname(where)) as fresh:
+            with zipfile.ZipFile(wheel) as archive:
+                archive.extractall(os.path.join(fresh, "pip"))
+            os.rename(os.path.join(fresh, "pip"), where)
+    return os.path.join(where, "pip")
+
+
+class Place:
+    """A fresh environment of one Python, a checkout that cannot be written, and no network. With
+    a `name` it has no pip of its own."""
+
+    def __init__(self, folder, python, name=""):
         self.folder = folder
         self.tree = copy_tree(folder)
         self.log = os.path.join(folder, "compilations")
@@ -218,15 +246,19 @@ class Place:
             file.write('#!/bin/sh\necho "$@" >> "$LOG"\nexec cc "$@"\n')
         os.chmod(self.wrapper, 0o755)
         self.venv = os.path.join(folder, "venv")
-        run([python, "-m", "venv", self.venv], clean_env())
+        run([python, "-m", "venv"] + ["--without-pip"] * bool(name) + [self.venv], clean_env())
         self.python = os.path.join(self.venv, "bin", "python")
+        self.pip_words = [bundled_pip(name, python)] if name else ["-m", "pip"]
 
     def pip(self, *words, writable=False, want=0, **more):
         env = clean_env(CC=f"'{self.wrapper}'", LOG=self.log, CFLAGS="-O0 -DASKED_FOR=1",
                         LDFLAGS="-Wl,-z,now", HOME=os.path.join(self.folder, "home"))
+        if self.pip_words[0] != "-m":
+            del env["PYTHONDONTWRITEBYTECODE"]
+            env["PYTHONPYCACHEPREFIX"] = os.path.join(nkt_python.BUILD, "pycache")
         env.update(more)
         script = 'cd "$0" && exec "$@"'
-        command = ["sh", "-c", script, self.folder, self.python, "-m", "pip"] + list(words)
+        command = ["sh", "-c", script, self.folder, self.python] + self.pip_words + list(words)
         if works(["unshare", "-rnm", "true"]):
             if not writable:
                 command[2] = ('mount --bind "$TREE" "$TREE" && '
@@ -268,16 +300,24 @@ def works(command):
         subprocess.run(command, stderr=subprocess.DEVNULL, check=False).returncode == 0
 
 
-def install_everywhere(folder, python):
-    place = Place(folder, python)
-    source = os.path.join(place.tree, "python")
-
-    place.pip("install", source)
+def install_source(place, *words):
+    place.pip("install", *words, os.path.join(place.tree, "python"))
     calls = place.compilations()
     equal(len(calls), 1, "how often it was compiled")
     for word in ("-DASKED_FOR=1", "-Wl,-z,now"):
         contains(calls[0], word)
     place.try_it(place.venv)
+
+
+def install_everywhere(folder, name, python):
+    install_source(Place(folder, python, name), "--no-compile")
+
+
+def all_ways(folder):
+    place = Place(folder, sys.executable)
+    source = os.path.join(place.tree, "python")
+
+    install_source(place)
     place.remove()
 
     place.pip("wheel", "-w", os.path.join(folder, "wheels"), source)
@@ -303,8 +343,8 @@ def install_everywhere(folder, python):
     contains(said, "by a C compiler, and CC says '/no/such/cc', which there is not")
 
 
-def too_old_is_refused(folder, python):
-    place = Place(folder, python)
+def too_old_is_refused(folder, name, python):
+    place = Place(folder, python, name)
     said = place.pip("install", os.path.join(place.tree, "python"), want=1)
     contains(said, "requires a different Python")
 
@@ -326,10 +366,11 @@ def main():
     if EVERYTHING:
         suite.run("the same wheel each time", in_folder(same_wheel_each_time))
         suite.run("a wheel for Windows", in_folder(windows_wheel))
+        suite.run("all ways", in_folder(all_ways))
         for name, path in pythons.pythons():
-            suite.run("pip with " + name, in_folder(install_everywhere, path))
+            suite.run("pip with " + name, in_folder(install_everywhere, name, path))
         for name, path in pythons.older()[-1:]:
-            suite.run("refused by " + name, in_folder(too_old_is_refused, path))
+            suite.run("refused by " + name, in_folder(too_old_is_refused, name, path))
     return suite.finish()
 
 

@@ -7,7 +7,6 @@ import os
 import pickle
 import random
 import socket
-import subprocess
 import sys
 import tempfile
 import unittest
@@ -132,33 +131,27 @@ class Addresses(unittest.TestCase):
 
 class Library(unittest.TestCase):
     def test_another_version_is_refused(self):
-        self.refused("#define NETKIT_IMPLEMENTATION\n#include \"netkit.h\"\n",
-                     lambda text: text.replace('"%s"' % netkit.__version__, '"9.8.7"'),
+        self.refused(nkt_python.built(self.header().replace(b'"%s"' % netkit.__version__.encode(),
+                                                            b'"9.8.7"')),
                      "9.8.7", netkit.__version__)
 
     def test_another_layout_is_refused(self):
-        self.refused("#define NETKIT_IMPLEMENTATION\n#include \"netkit.h\"\n",
-                     lambda text: text.replace("int32_t start_ms;", "int64_t start_ms;", 1),
+        self.refused(nkt_python.built(self.header().replace(b"int32_t start_ms;",
+                                                            b"int64_t start_ms;", 1)),
                      "nkt_attempt", netkit.__version__)
 
     def test_another_library_is_refused(self):
-        self.refused("int other = 1;\n", lambda text: text, "nkt_version")
+        self.refused(nkt_python.built(b"", b"int other = 1;\n"), "nkt_version")
 
-    def refused(self, code, change, *words):
-        with tempfile.TemporaryDirectory() as folder:
-            with open(os.path.join(nkt_python.ROOT, "netkit.h"), encoding="ascii") as file:
-                text = change(file.read())
-            with open(os.path.join(folder, "netkit.h"), "w", encoding="ascii") as file:
-                file.write(text)
-            path = os.path.join(folder, "other.so")
-            subprocess.run((os.environ.get("CC") or "cc").split() + ["-std=c99", "-fPIC", "-O0",
-                           "-fvisibility=hidden", "-DNETKIT_SHARED", "-I", folder, "-x", "c", "-",
-                           "-shared", "-o", path, "-pthread"], input=code.encode(), check=True,
-                           cwd=folder)
-            with self.assertRaises(ImportError) as caught:
-                _lib.load(path)
-            for word in words:
-                self.assertIn(word, str(caught.exception))
+    def header(self):
+        with open(os.path.join(nkt_python.ROOT, "netkit.h"), "rb") as file:
+            return file.read()
+
+    def refused(self, path, *words):
+        with self.assertRaises(ImportError) as caught:
+            _lib.load(path)
+        for word in words:
+            self.assertIn(word, str(caught.exception))
 
     def test_numbers_are_those_of_the_library(self):
         for name in dir(_lib):
