@@ -170,6 +170,7 @@ STEPS = [
     Step("examples", in_test=True),
     Step("fuzz"),
     Step("analyze"),
+    Step("coverage"),
     Step("interop"),
     Step("load", in_test=True, alone="--all" in sys.argv),
     Step("lint", "python3 tests/lint.py"),
