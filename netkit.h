@@ -2211,16 +2211,25 @@ system headers, or compile with -D_GNU_SOURCE or -std=gnu99"
 // APART is for what needs so much stack that its callers must not pay for it.
 // INLINE is for the way to a system call that is made millions of times: behind
 // one each return is mispredicted where the kernel clears what predicts them,
-// and costs some 10 ns.
+// and costs some 10 ns. DIRECT is whether the system's own functions are called
+// there without the pointer of a table. Who builds for size does without both.
 #if defined(_MSC_VER)
     #define NKTI_APART static __declspec(noinline)
     #define NKTI_INLINE static __forceinline
+#elif defined(__GNUC__) && defined(__OPTIMIZE_SIZE__)
+    #define NKTI_APART static __attribute__((noinline))
+    #define NKTI_INLINE static
 #elif defined(__GNUC__)
     #define NKTI_APART static __attribute__((noinline))
     #define NKTI_INLINE static inline __attribute__((always_inline))
 #else
     #define NKTI_APART static
     #define NKTI_INLINE static
+#endif
+#if defined(__OPTIMIZE_SIZE__)
+    #define NKTI_DIRECT 0
+#else
+    #define NKTI_DIRECT 1
 #endif
 
 // Whether a connect under way must be looked at now and then; see
@@ -2842,7 +2851,7 @@ static int nkti_os_bind_interface(nkt_env *env, nkt_fd fd, const char *name, int
     #define NKTI_DONTWAIT 0
 #endif
 
-static ptrdiff_t nkti_os_recv_flags(nkt_fd fd, void *buf, size_t cap, int flags) {
+NKTI_INLINE ptrdiff_t nkti_os_recv_flags(nkt_fd fd, void *buf, size_t cap, int flags) {
     if (cap > NKTI_SEND_MAX) cap = NKTI_SEND_MAX;
 #if NKTI_WINDOWS
     ptrdiff_t count = recv((SOCKET)fd, (char *)buf, (int)cap, flags);
@@ -2853,19 +2862,19 @@ static ptrdiff_t nkti_os_recv_flags(nkt_fd fd, void *buf, size_t cap, int flags)
     return count == 0 ? NKT_EOF : nkti_error_from_os(nkti_os_error());
 }
 
-static ptrdiff_t nkti_os_recv(nkt_env *env, nkt_fd fd, void *buf, size_t cap) {
+NKTI_INLINE ptrdiff_t nkti_os_recv(nkt_env *env, nkt_fd fd, void *buf, size_t cap) {
     (void)env;
     return nkti_os_recv_flags(fd, buf, cap, NKTI_DONTWAIT);
 }
 
 #if NKTI_LINUX
-static ptrdiff_t nkti_os_recv_wait(nkt_env *env, nkt_fd fd, void *buf, size_t cap) {
+NKTI_INLINE ptrdiff_t nkti_os_recv_wait(nkt_env *env, nkt_fd fd, void *buf, size_t cap) {
     (void)env;
     return nkti_os_recv_flags(fd, buf, cap, 0);
 }
 #endif
 
-static ptrdiff_t nkti_os_send(nkt_env *env, nkt_fd fd, const nkt_str *pieces, size_t count) {
+NKTI_INLINE ptrdiff_t nkti_os_send(nkt_env *env, nkt_fd fd, const nkt_str *pieces, size_t count) {
     (void)env;
     if (count > NKTI_PIECES_MAX) count = NKTI_PIECES_MAX;
     size_t room = NKTI_SEND_MAX;
@@ -3350,6 +3359,26 @@ static const nkt_sys_core nkti_os_core = {
     nkti_os_process_id,
     nkti_os_service_port,
 };
+
+// The three that a program calls all the time, without a pointer in between
+// where they are the system's.
+NKTI_INLINE ptrdiff_t nkti_core_recv(nkt_env *env, nkt_fd fd, void *buf, size_t cap) {
+    if (NKTI_DIRECT && env->core == &nkti_os_core) return nkti_os_recv(env, fd, buf, cap);
+    return env->core->recv(env, fd, buf, cap);
+}
+
+NKTI_INLINE ptrdiff_t nkti_core_recv_wait(nkt_env *env, nkt_fd fd, void *buf, size_t cap) {
+#if NKTI_LINUX
+    if (NKTI_DIRECT && env->core == &nkti_os_core) return nkti_os_recv_wait(env, fd, buf, cap);
+#endif
+    return env->core->recv_wait(env, fd, buf, cap);
+}
+
+NKTI_INLINE ptrdiff_t nkti_core_send(nkt_env *env, nkt_fd fd, const nkt_str *pieces,
+                                     size_t count) {
+    if (NKTI_DIRECT && env->core == &nkti_os_core) return nkti_os_send(env, fd, pieces, count);
+    return env->core->send(env, fd, pieces, count);
+}
 
 //==============================================================================
 // MARK: @sys.poll - many descriptors at once: epoll, kqueue, poll
@@ -8197,7 +8226,7 @@ struct nkt_conn {
     bool write_told : 1;
     uint32_t canceled;          // atomic
     union {
-        uint32_t in_recv;       // blocking, atomic: a thread is inside recv_wait
+        uint32_t in_recv;       // blocking, atomic: a thread waits for the socket alone
         nkti_turn turn;         // nonblocking
     } now;
     // Reading.
@@ -8338,7 +8367,7 @@ static bool nkti_socket_is_told(const nkt_conn *conn) {
     return !conn->handle.nonblocking || (conn->handle.watch.events & NKT_READ) != 0;
 }
 
-static ptrdiff_t nkti_socket_recv(nkt_link *link, void *buf, size_t cap) {
+NKTI_INLINE ptrdiff_t nkti_socket_recv(nkt_link *link, void *buf, size_t cap) {
     nkt_conn *conn = link->conn;
     nkt_env *env = conn->handle.env;
     if (conn->short_read) {
@@ -8347,7 +8376,7 @@ static ptrdiff_t nkti_socket_recv(nkt_link *link, void *buf, size_t cap) {
     }
     ptrdiff_t count = NKT_EINTR;
     for (int i = 0; i < NKTI_EINTR_MAX && count == NKT_EINTR; i++) {
-        count = env->core->recv(env, nkti_socket_fd(link), buf, cap);
+        count = nkti_core_recv(env, nkti_socket_fd(link), buf, cap);
     }
     if (count > 0) {
         conn->short_read = (size_t)count < cap && nkti_socket_is_told(conn);
@@ -8359,12 +8388,12 @@ static ptrdiff_t nkti_socket_recv(nkt_link *link, void *buf, size_t cap) {
     return count;
 }
 
-static ptrdiff_t nkti_socket_send(nkt_link *link, const nkt_str *pieces, size_t count) {
+NKTI_INLINE ptrdiff_t nkti_socket_send(nkt_link *link, const nkt_str *pieces, size_t count) {
     nkt_conn *conn = link->conn;
     nkt_env *env = conn->handle.env;
     ptrdiff_t sent = NKT_EINTR;
     for (int i = 0; i < NKTI_EINTR_MAX && sent == NKT_EINTR; i++) {
-        sent = env->core->send(env, nkti_socket_fd(link), pieces, count);
+        sent = nkti_core_send(env, nkti_socket_fd(link), pieces, count);
     }
     if (sent == NKT_EINTR) return NKT_EAGAIN;
     if (sent < 0 && sent != NKT_EAGAIN) conn->os_error[1] = (int16_t)env->core->last_error(env);
@@ -8405,6 +8434,11 @@ static const nkt_transport nkti_socket_transport = {
     nkti_socket_shutdown_write, nkti_socket_watch, nkti_socket_close, nkti_socket_local,
     nkti_socket_peer, nkti_socket_fd, NULL,
 };
+
+// Whether a link's functions may be called without its table.
+NKTI_INLINE bool nkti_is_direct(const nkt_link *link) {
+    return NKTI_DIRECT && link->transport == &nkti_socket_transport;
+}
 
 //==============================================================================
 // MARK: @conn - a connected byte stream
@@ -8683,6 +8717,24 @@ static int nkti_conn_deadline(nkt_conn *conn, uint32_t direction, int64_t *deadl
                                 : conn->write_timeout_ms, deadline);
 }
 
+// Waits for input without a waiter, which would be a lock and one more
+// descriptor to poll: interrupting shuts the socket down, as it does where a
+// thread is inside recv_wait.
+static int nkti_wait_bare(nkt_conn *conn, int64_t deadline) {
+    nkt_env *env = conn->handle.env;
+    nkt_watch watch;
+    int result = NKT_ECANCELED;
+    watch.fd = nkti_socket_fd(&conn->bottom);
+    watch.events = NKT_READ;
+    watch.ready = 0;
+    nkti_atomic_store(&conn->now.in_recv, 1);
+    if (nkti_atomic_load(&conn->canceled) == 0) {
+        result = env->core->wait(env, &watch, 1, nkti_until(nkti_now(env), deadline));
+    }
+    nkti_atomic_store(&conn->now.in_recv, 0);
+    return result < 0 ? result : NKT_OK;
+}
+
 // One wait of a blocking handle. `deadline` belongs to the caller's whole call.
 static int nkti_conn_wait(nkt_conn *conn, uint32_t direction, int64_t *deadline) {
     nkt_env *env = conn->handle.env;
@@ -8690,6 +8742,9 @@ static int nkti_conn_wait(nkt_conn *conn, uint32_t direction, int64_t *deadline)
     nkt_interest interest;
     int err = nkti_conn_deadline(conn, direction, deadline);
     if (err < 0) return err;
+    if (direction == NKT_READ && nkti_is_direct(conn->top) && env->core->recv_wait != NULL) {
+        return nkti_wait_bare(conn, *deadline);
+    }
     nkti_interest_clear(&interest);
     err = nkti_wait_begin(env, place, &conn->canceled);
     if (err < 0) return err;
@@ -8760,10 +8815,14 @@ static int nkti_conn_room(nkt_conn *conn) {
     nkt_env *env = conn->handle.env;
     nkti_input *in = conn->in, *to = in;
     size_t unread = nkti_unread(conn);
-    if (unread == 0) nkti_input_forget(in);
     bool is_lent = in->kind == NKTI_INPUT_LENT;
-    bool gains = unread == 0 || (unread < NKTI_PAGE && in->cap - in->tail < NKTI_LENT_SIZE / 2);
-    if (in->kind <= NKTI_INPUT_SMALL || (unread == 0 && !is_lent)) {
+    if (unread == 0) nkti_input_forget(in);
+    if (unread == 0 && is_lent) {
+        nkti_lent_begin(in, 0);
+        return NKT_OK;
+    }
+    bool gains = unread < NKTI_PAGE && in->cap - in->tail < NKTI_LENT_SIZE / 2;
+    if (in->kind <= NKTI_INPUT_SMALL || unread == 0) {
         to = nkti_lent_take(env, conn->handle.poller);
     } else if (is_lent && gains) {
         to = in;
@@ -9261,12 +9320,12 @@ static bool nkti_can_recv_wait(nkt_conn *conn) {
 
 // Interrupting sets `canceled` and looks at `in_recv`; this does the opposite,
 // so that one of the two always sees the other.
-static ptrdiff_t nkti_recv_waiting(nkt_conn *conn, void *buf, size_t cap) {
+NKTI_INLINE ptrdiff_t nkti_recv_waiting(nkt_conn *conn, void *buf, size_t cap) {
     nkt_env *env = conn->handle.env;
     ptrdiff_t count = NKT_ECANCELED;
     nkti_atomic_store(&conn->now.in_recv, 1);
     if (nkti_atomic_load(&conn->canceled) == 0) {
-        count = env->core->recv_wait(env, nkti_socket_fd(&conn->bottom), buf, cap);
+        count = nkti_core_recv_wait(env, nkti_socket_fd(&conn->bottom), buf, cap);
         if (count < 0 && count != NKT_EOF) {
             conn->os_error[0] = (int16_t)env->core->last_error(env);
         }
@@ -9286,13 +9345,15 @@ static void nkti_read_failed(nkt_conn *conn, int err) {
 
 // Receives once. Sets `waited` if that was inside recv_wait: NKT_EAGAIN says
 // there to try again.
-static ptrdiff_t nkti_conn_recv(nkt_conn *conn, void *buf, size_t cap, bool *waited) {
+NKTI_INLINE ptrdiff_t nkti_conn_recv(nkt_conn *conn, void *buf, size_t cap, bool *waited) {
     if (nkti_atomic_load(&conn->canceled) != 0) return NKT_ECANCELED;
     if (conn->read_err != 0) return conn->read_err;
     if (!nkti_handle_has_turn(&conn->handle, &conn->now.turn)) return NKTI_OUT_OF_TURN;
     *waited = nkti_can_recv_wait(conn);
-    ptrdiff_t count = *waited ? nkti_recv_waiting(conn, buf, cap)
-                              : nkt_link_recv(conn->top, buf, cap);
+    ptrdiff_t count;
+    if (*waited) count = nkti_recv_waiting(conn, buf, cap);
+    else if (nkti_is_direct(conn->top)) count = nkti_socket_recv(conn->top, buf, cap);
+    else count = nkt_link_recv(conn->top, buf, cap);
     if (count > 0) {
         conn->received += (uint64_t)count;
         return count;
@@ -9454,11 +9515,14 @@ static int nkti_read_all(nkt_conn *conn, uint8_t *buf, uint64_t len, int progres
         if (done == len) return nkti_read_done(conn);
         if (taken > 0) continue;
         bool direct = buf != NULL && step >= NKTI_DIRECT_MIN && !conn->skip_lf;
-        // Also to have a place for the progress; without one there is none.
-        if (done > 0) nkti_read_progress(conn->in, progress_of, done);
-        ptrdiff_t count = nkti_conn_room(conn);
+        ptrdiff_t count = NKT_OK;
+        if (direct || done > 0 || conn->in->progress > 0) {
+            // A buffer is also the place for the progress.
+            if (done > 0) nkti_read_progress(conn->in, progress_of, done);
+            count = nkti_conn_room(conn);
+            if (count >= 0) nkti_read_progress(conn->in, progress_of, done);
+        }
         if (count >= 0) {
-            nkti_read_progress(conn->in, progress_of, done);
             count = direct ? nkti_conn_more(conn, buf + done, step, &call)
                            : nkti_fill(conn, &call);
         }
@@ -9894,7 +9958,7 @@ static void nkti_pieces_advance(nkti_pieces *walk, size_t len) {
 }
 
 // Sends what one call takes. Bytes, or why not.
-static ptrdiff_t nkti_pieces_send(nkt_conn *conn, nkti_pieces *walk) {
+NKTI_INLINE ptrdiff_t nkti_pieces_send(nkt_conn *conn, nkti_pieces *walk) {
     nkt_str some[NKTI_PIECES_MAX];
     size_t count = 0;
     size_t offset = walk->offset;
@@ -9903,7 +9967,8 @@ static ptrdiff_t nkti_pieces_send(nkt_conn *conn, nkti_pieces *walk) {
         some[count].ptr = walk->pieces[i].ptr + offset;
         some[count++].len = walk->pieces[i].len - offset;
     }
-    ptrdiff_t sent = nkt_link_send(conn->top, some, count);
+    ptrdiff_t sent = nkti_is_direct(conn->top) ? nkti_socket_send(conn->top, some, count)
+                                               : nkt_link_send(conn->top, some, count);
     if (sent > 0) {
         nkti_pieces_advance(walk, (size_t)sent);
         conn->sent += (uint64_t)sent;
@@ -9937,7 +10002,7 @@ static int nkti_write_again(nkt_conn *conn, size_t need) {
     return nkti_handle_again(&conn->handle, conn->write_timeout_ms, &conn->write_deadline);
 }
 
-static int nkti_write_nonblocking(nkt_conn *conn, nkti_pieces *walk, size_t total) {
+NKTI_INLINE int nkti_write_nonblocking(nkt_conn *conn, nkti_pieces *walk, size_t total) {
     if (total > conn->queue_max) return NKT_ETOOLONG;
     if (nkti_queue_len(conn->queue) + total > conn->queue_max) {
         nkti_push(conn);
@@ -9960,7 +10025,7 @@ static int nkti_write_nonblocking(nkt_conn *conn, nkti_pieces *walk, size_t tota
                                   : nkti_pieces_queue(conn, walk, total - conn->written);
 }
 
-static int nkti_write_blocking(nkt_conn *conn, nkti_pieces *walk, size_t total) {
+NKTI_INLINE int nkti_write_blocking(nkt_conn *conn, nkti_pieces *walk, size_t total) {
     int64_t deadline = 0;
     while (conn->written < total) {
         ptrdiff_t sent = nkti_pieces_send(conn, walk);
@@ -9980,7 +10045,7 @@ static int nkti_write_check(nkt_conn *conn) {
     return conn->shut_asked ? NKT_EPIPE : NKT_OK;
 }
 
-NKT_API int nkt_conn_writev(nkt_conn *conn, const nkt_str *pieces, size_t count) {
+NKTI_INLINE int nkti_conn_writev(nkt_conn *conn, const nkt_str *pieces, size_t count) {
     nkti_pieces walk;
     size_t total = 0;
     conn->written = 0;
@@ -9999,11 +10064,15 @@ NKT_API int nkt_conn_writev(nkt_conn *conn, const nkt_str *pieces, size_t count)
                                     : nkti_write_blocking(conn, &walk, total);
 }
 
+NKT_API int nkt_conn_writev(nkt_conn *conn, const nkt_str *pieces, size_t count) {
+    return nkti_conn_writev(conn, pieces, count);
+}
+
 NKT_API int nkt_conn_write(nkt_conn *conn, const void *data, size_t len) {
     nkt_str piece;
     piece.ptr = (const char *)data;
     piece.len = len;
-    return nkt_conn_writev(conn, &piece, 1);
+    return nkti_conn_writev(conn, &piece, 1);
 }
 
 NKT_API int nkt_conn_write_str(nkt_conn *conn, const char *text) {
