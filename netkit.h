@@ -13198,7 +13198,7 @@ static int nkti_udp_pair_send(nkt_udp_link *link, const nkt_datagram *list, int 
     nkti_mutex_lock(&pair->lock);
     int side = nkti_udp_pair_side(link);
     while (sent < count && (err = nkti_udp_pair_put(pair, side, &list[sent])) >= 0) sent++;
-    if (sent > 0 && pair->ends[!side] != NULL) nkt_udp_notify(pair->ends[!side]);
+    if (sent > 0) nkt_udp_notify(pair->ends[!side]);
     nkti_mutex_unlock(&pair->lock);
     return sent > 0 ? sent : err;
 }
@@ -13225,7 +13225,7 @@ static void nkti_udp_pair_close(nkt_udp_link *link) {
     if (!forked && !last) nkt_udp_notify(pair->ends[!side]);
     if (!forked) nkti_mutex_unlock(&pair->lock);
     if (!last) return;
-    while (pair->queues[side].first != NULL) nkti_packet_drop(pair, &pair->queues[side]);
+    // What it has sent went with the other end.
     if (!forked) nkti_mutex_free(&pair->lock);
     nkti_free(pair->env, pair, sizeof *pair);
 }

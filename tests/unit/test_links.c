@@ -113,8 +113,73 @@ static void test_listener_code(void) {
     nkt_env_free(&env);
 }
 
+// What a lowest link need not have.
+static ptrdiff_t dry_recv(nkt_link *link, void *buf, size_t cap) {
+    (void)link, (void)buf, (void)cap;
+    return NKT_EAGAIN;
+}
+
+static ptrdiff_t sink_send(nkt_link *link, const nkt_str *pieces, size_t count) {
+    (void)link;
+    ptrdiff_t sent = 0;
+    for (size_t i = 0; i < count; i++) sent += (ptrdiff_t)pieces[i].len;
+    return sent;
+}
+
+static void sink_close(nkt_link *link, bool abort) {
+    (void)link, (void)abort;
+}
+
+static const nkt_transport sink = {
+    sizeof(nkt_transport), "sink", dry_recv, sink_send, NULL, NULL, sink_close, NULL, NULL, NULL,
+    NULL,
+};
+
+static void test_least(void) {
+    nkt_conn_opts opts;
+    nkt_conn *conn = NULL;
+    nkt_interest interest;
+    memset(&opts, 0, sizeof opts);
+    opts.nonblocking = true;
+    if (!CHECK_INT(nkt_conn_open_custom(&sink, NULL, &opts, &conn), NKT_OK)) return;
+    memset(&interest, 0xff, sizeof interest);
+    CHECK_INT(nkt_conn_watch(conn, NKT_READ | NKT_WRITE, &interest), NKT_OK);
+    CHECK_INT(interest.count, 0);
+    CHECK_INT(interest.ready, false);
+    CHECK(interest.deadline_ns == NKT_NEVER);
+    CHECK_INT(nkt_conn_write_str(conn, "gone"), NKT_OK);
+    CHECK_INT(nkt_conn_shutdown_write(conn), NKT_EUNSUPPORTED);
+    nkt_conn_close(conn);
+}
+
+// Each direction is asked for by itself, and before it is over and after.
+static void test_directions(void) {
+    static char block[4096];
+    static const uint32_t wants[] = { NKT_READ, NKT_WRITE };
+    nkt_conn_opts opts;
+    nkt_conn *a = NULL, *b = NULL;
+    nkt_interest interest;
+    memset(&opts, 0, sizeof opts);
+    opts.nonblocking = true;
+    opts.stream.queue_max = sizeof block;
+    for (int side = 0; side < 2; side++) {
+        if (!CHECK_INT(nkt_conn_pair(&opts, &opts, &a, &b), NKT_OK)) return;
+        CHECK_INT(nkt_conn_watch(a, wants[side], &interest), NKT_OK);
+        CHECK_INT(interest.ready, wants[side] == NKT_WRITE);
+        while (nkt_conn_write(a, block, sizeof block) == NKT_OK) continue;
+        CHECK_INT(nkt_conn_watch(a, wants[side], &interest), NKT_OK);
+        CHECK_INT(interest.ready, false);
+        nkt_conn_close(b);
+        CHECK_INT(nkt_conn_watch(a, wants[side], &interest), NKT_OK);
+        CHECK_INT(interest.ready, true);
+        nkt_conn_close(a);
+    }
+}
+
 int main(void) {
     TEST("a layer that asks the link below by its own hand") { test_layer(); }
+    TEST("a lowest link has no shutdown and waits for nothing") { test_least(); }
+    TEST("a pair is watched one direction at a time") { test_directions(); }
     TEST("the system's code of a failed accept") { test_listener_code(); }
     return test_finish();
 }

@@ -65,6 +65,31 @@ static void meet(probe *p, nkt_listener *listener, const char *target) {
     nkt_conn_close(near_end);
 }
 
+// One that a service manager has opened, and named.
+static void given_path(void) {
+    TEST("a path that somebody else listens on for us") {
+        probe p;
+        nkt_listener *listener = NULL, *other = NULL;
+        char name[160];
+        probe_open(&p);
+        nkt_listen_opts opts = listen_opts(&p);
+        const char *target = place("given");
+        CHECK_INT(nkt_listen(target, &opts, &listener), NKT_OK);
+        int given = dup((int)nkt_listener_descriptor(listener));
+        if (CHECK_INT(nkt_listener_adopt(given, &opts, &other), NKT_OK)) {
+            CHECK_INT(nkt_listener_name(other, name, sizeof name), 5);
+            CHECK_STR(name, "unix:");
+            meet(&p, other, target);
+            p.descriptors++;            // dup() was not counted
+            nkt_listener_close(other);
+            CHECK(exists(target));      // it is not ours to remove
+        }
+        nkt_listener_close(listener);
+        CHECK(!exists(target));
+        probe_close(&p);
+    }
+}
+
 static void paths(void) {
     TEST("a path: listen, connect, close") {
         probe p;
@@ -81,6 +106,7 @@ static void paths(void) {
         CHECK_INT(nkt_listener_local(listener, &addr), NKT_ENOTCONN);
         CHECK_INT(nkt_listener_name(listener, name, sizeof name), strlen(target));
         CHECK_STR(name, target);
+        CHECK_INT(nkt_listener_name(listener, name, strlen(target)), NKT_ENOSPACE);
         meet(&p, listener, target);
         meet(&p, listener, target);
         nkt_listener_close(listener);
@@ -352,6 +378,7 @@ static void without_ipv6(void) {
 int main(void) {
     if (mkdtemp(folder) == NULL) return 1;
     paths();
+    given_path();
     not_sockets();
     nonblocking();
     abstract_names();

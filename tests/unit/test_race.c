@@ -296,6 +296,20 @@ static void local_address(void) {
         CHECK_INT(fakenet.answers[0].calls + fakenet.answers[1].calls, 0);
         fakenet_close();
     }
+    TEST("a family and a local address of it") {
+        nkt_connect_report report;
+        nkt_conn *conn = NULL;
+        fakenet_open(0);
+        fakenet_host(FOUR, NKT_OK, 5);
+        nkt_connect_opts opts = many_opts(&report);
+        nkt_ip local = fakenet_ip("192.0.2.77");
+        opts.local = nkt_addr_make(&local, 4711);
+        opts.family = NKT_IPV4;
+        CHECK_INT(nkt_connect(FOUR ":80", &opts, &conn), NKT_OK);
+        CHECK(nkt_addr_equal(&fakenet.sockets[0].bound, &opts.local));
+        nkt_conn_close(conn);
+        fakenet_close();
+    }
 }
 
 // "localhost" and addresses are nobody's business but ours.
@@ -432,6 +446,22 @@ static void report_filled(void) {
         CHECK_STR(report.text, "connected");
         CHECK_INT(nkt_conn_report(conn, &report), NKT_ENOTFOUND);
         nkt_conn_close(conn);
+        fakenet_close();
+    }
+    TEST("no memory to keep what was tried, and it fails: the report says why") {
+        nkt_connect_report report;
+        nkt_conn *conn = NULL;
+        fakenet_open(0);
+        fakenet_host(FOUR, NKT_EREFUSED, 5);
+        nkt_connect_opts opts = many_opts(&report);
+        memset(&report, 0xaa, sizeof report);
+        fakenet.stop_after = 1;
+        fakenet.at_stop = no_more_memory;
+        CHECK_INT(nkt_connect(FOUR ":80", &opts, &conn), NKT_EREFUSED);
+        CHECK(conn == NULL);
+        CHECK_INT(report.err, NKT_EREFUSED);
+        CHECK_INT(report.attempt_count, 0);
+        CHECK(strstr(report.text, nkt_strerror(NKT_EREFUSED)) != NULL);
         fakenet_close();
     }
 }

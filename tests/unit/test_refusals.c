@@ -15,6 +15,25 @@ static void no_operation(void *arg) {
 
 static int64_t no_time;
 
+static ptrdiff_t nothing_recv(nkt_link *link, void *buf, size_t cap) {
+    (void)link, (void)buf, (void)cap;
+    return NKT_EOF;
+}
+
+static ptrdiff_t nothing_send(nkt_link *link, const nkt_str *pieces, size_t count) {
+    (void)link, (void)pieces, (void)count;
+    return NKT_EPIPE;
+}
+
+static void nothing_close(nkt_link *link, bool abort) {
+    (void)link, (void)abort;
+}
+
+static const nkt_transport nothing = {
+    sizeof(nkt_transport), "nothing", nothing_recv, nothing_send, NULL, NULL, nothing_close, NULL,
+    NULL, NULL, NULL,
+};
+
 // With an environment that cannot be used.
 static void refuse_all(nkt_env *env) {
     nkt_connect_opts connect_opts;
@@ -45,6 +64,7 @@ static void refuse_all(nkt_env *env) {
     CHECK_INT(nkt_connect("127.0.0.1:9", &connect_opts, &conn), NKT_EINVAL);
     CHECK_INT(nkt_connect_addr(&addr, &connect_opts, &conn), NKT_EINVAL);
     CHECK_INT(nkt_conn_adopt(0, &conn_opts, &conn), NKT_EINVAL);
+    CHECK_INT(nkt_conn_open_custom(&nothing, NULL, &conn_opts, &conn), NKT_EINVAL);
     CHECK_INT(nkt_conn_pair(&conn_opts, &conn_opts, &conn, &other), NKT_EINVAL);
     CHECK_INT(nkt_listen("127.0.0.1:0", &listen_opts, &listener), NKT_EINVAL);
     CHECK_INT(nkt_listener_adopt(0, &listen_opts, &listener), NKT_EINVAL);
