@@ -1203,12 +1203,14 @@ typedef struct nkt_conn_opts {
 // Makes a connection of a connected stream socket: from socketpair, from a
 // service manager, from another library. On success netkit owns the descriptor
 // and sets it as it needs it; on failure it is still yours.
-// Never blocks. Returns NKT_OK, NKT_ENOTSOCK, NKT_ENOTCONN, NKT_ENOMEM.
+// Never blocks. Returns NKT_OK, NKT_ENOTSOCK, NKT_ENOTCONN, NKT_ENOMEM, NKT_EOS
+// if the system does not make it nonblocking.
 NKT_API int nkt_conn_adopt(nkt_fd fd, const nkt_conn_opts *opts, nkt_conn **conn);
 // Gives the descriptor back, in blocking mode, and frees the handle.
 // Never blocks. Returns NKT_OK, NKT_EBUSY while there is anything buffered,
 // queued or connecting, NKT_ENOTCONN after a connect that failed,
-// NKT_EUNSUPPORTED without a descriptor or under a layer.
+// NKT_EUNSUPPORTED without a descriptor or under a layer, NKT_EOS if the system
+// does not make it blocking: then the handle is as it was.
 NKT_API int nkt_conn_detach(nkt_conn *conn, nkt_fd *fd);
 
 // Makes a connection of your own transport. `self` is freed by its close
@@ -1236,7 +1238,8 @@ NKT_API void nkt_conn_interrupt(nkt_conn *conn);
 // call of the handle, or make one later: interrupt it and hear from it first.
 // NULL is allowed. Never blocks. Returns how many queued bytes were discarded.
 NKT_API size_t nkt_conn_close(nkt_conn *conn);
-// As nkt_conn_close, but the peer gets a reset. Never blocks.
+// As nkt_conn_close, but the peer gets a reset; where the system refuses that,
+// and on a Unix-domain socket, it gets an end. Never blocks.
 NKT_API size_t nkt_conn_abort(nkt_conn *conn);
 
 // The two ends. No address for a Unix-domain socket or in-memory pair. IPv4

@@ -15,13 +15,14 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
-enum { FAULT_SLOTS = 6, FAULT_PATIENCE_S = 150, FAULT_ENTRIES = 40 };
+enum { FAULT_SLOTS = 6, FAULT_PATIENCE_S = 150, FAULT_ENTRIES = 40, FAULT_EXCUSES = 16 };
 
 typedef struct fault_report {
     char doing[240];
     int64_t since_ns;                   // of this run; 0 = none is under way
     long made[FAULT_ENTRIES];           // injections, by entry
     long passed_over[FAULT_ENTRIES];    // calls of which none was made to fail
+    long excused[FAULT_EXCUSES];        // by row of the program's own table
     long told, absorbed, runs;
 } fault_report;
 
@@ -39,6 +40,7 @@ static void fault_add_up(const fault_report *seen) {
         fault_total.made[e] += seen->made[e];
         fault_total.passed_over[e] += seen->passed_over[e];
     }
+    for (int i = 0; i < FAULT_EXCUSES; i++) fault_total.excused[i] += seen->excused[i];
     fault_total.told += seen->told;
     fault_total.absorbed += seen->absorbed;
     fault_total.runs += seen->runs;
@@ -68,7 +70,7 @@ static void fault_ended(int slot, int status,
     TEST(name) {
         const char *how = fault_slots[slot].killed ? "hung, and was killed" : "died";
         bool whole = WIFEXITED(status) && WEXITSTATUS(status) <= 1;
-        if (!whole) printf("  %s: %s\n", how, seen->doing);
+        if (!whole) printf("  %s with status 0x%x: %s\n", how, (unsigned)status, seen->doing);
         CHECK(whole);
         CHECK_INT(WIFEXITED(status) ? WEXITSTATUS(status) : -1, 0);
         CHECK(seen->runs > 0);

@@ -2,7 +2,7 @@
 
 As in scenes.py each row is a coroutine: `await s.do(function, ...)` calls a method of the socket
 under test, netkit's as it is, netkit.aio's awaited. The names are those of
-tests/scenario/udp_scenario.c; ROWS and NOT_HERE together have all of them, which a test checks.
+tests/scenario/udp_table.h; ROWS and NOT_HERE together have all of them, which a test checks.
 
 A scene is two sockets of the namespace, `a` and `b`, on a face: UDP over loopback, UDP with both
 ends connected, or a pair in memory.

@@ -61,7 +61,7 @@ class Table(unittest.TestCase):
                 self.run_rows(aio, lambda row, make=make: loops.run(row, make))
 
     def test_same_table_as_in_c(self):
-        path = os.path.join(nkt_python.ROOT, "tests", "scenario", "udp_scenario.c")
+        path = os.path.join(nkt_python.ROOT, "tests", "scenario", "udp_table.h")
         with open(path, encoding="ascii") as file:
             table = re.search(r"static const row rows\[\] = \{(.*?)\n\};", file.read(), re.S)
         in_c = re.findall(r'\{"((?:[^"\\]|\\.)*)", row_', table.group(1))

@@ -266,9 +266,15 @@ static void row_pause_writing(scene *s) {
         CHECK_INT(nkt_poller_wait(s->poller, 30), 0);
         CHECK_INT(nkt_conn_queued(s->a), queued);
         CHECK_INT(nkt_poller_want(s->poller, s->a, NKT_WRITE), NKT_OK);
-        // The poller alone drives it: no call is made on the connection.
+        // The poller alone drives it: no call is made on the connection. One
+        // that has failed waits for nothing.
         nkt_event event;
-        while (nkt_conn_queued(s->a) > 0 && scene_left_ms(s) > 0) {
+        nkt_interest interest;
+        memset(&interest, 0, sizeof interest);
+        bool failed = false;
+        while (nkt_conn_queued(s->a) > 0 && scene_left_ms(s) > 0 && !failed) {
+            CHECK_INT(nkt_conn_watch(s->a, NKT_WRITE, &interest), NKT_OK);
+            failed = interest.ready && s->face->carrier != CARRIER_PAIR;
             nkt_poller_wait(s->poller, 10);
             while (nkt_poller_next(s->poller, &event) == NKT_OK) {
             }
@@ -432,6 +438,7 @@ static void row_socket_options(scene *s) {
         CHECK_INT(value, 0);
     }
     CHECK_INT(whole_say(s, "x"), NKT_OK);
+    CHECK_INT(whole_flush(s), NKT_OK);
     CHECK_PEER(s, "x");
 }
 
@@ -449,7 +456,12 @@ static void row_detach_and_adopt(scene *s) {
         CHECK_LINE(s, "still here");
         return;
     }
-    CHECK_INT(nkt_conn_detach(s->a, &fd), NKT_EBUSY);   // a line is buffered
+    if (!CHECK_INT(nkt_conn_detach(s->a, &fd), NKT_EBUSY)) {    // a line is buffered
+        if (fd == NKT_NO_FD) return;
+        s->a = NULL;
+        raw_close((raw_fd)fd);
+        return;
+    }
     CHECK_LINE(s, "two");
     scene_guard_watch(NULL);
     if (!CHECK_INT(nkt_conn_detach(s->a, &fd), NKT_OK)) return;
@@ -463,13 +475,18 @@ static void row_detach_and_adopt(scene *s) {
     opts.env = &s->env.env;
     opts.nonblocking = s->face->nonblocking;
     CHECK_INT(nkt_conn_adopt(NKT_NO_FD, &opts, &s->a), NKT_ENOTSOCK);
-    if (!CHECK_INT(nkt_conn_adopt(fd, &opts, &s->a), NKT_OK) || !scene_add(s)) return;
+    if (!CHECK_INT(nkt_conn_adopt(fd, &opts, &s->a), NKT_OK)) {
+        raw_close((raw_fd)fd);          // it is still ours
+        return;
+    }
+    if (!scene_add(s)) return;
     scene_renew(s);
     scene_guard_watch(s);
     CHECK_INT(nkt_conn_descriptor(s->a), fd);
     peer_say(&s->b, "back\n");
     CHECK_LINE(s, "back");
     CHECK_INT(whole_say(s, "here"), NKT_OK);
+    CHECK_INT(whole_flush(s), NKT_OK);
     CHECK_PEER(s, "here");
 }
 

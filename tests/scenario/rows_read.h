@@ -221,8 +221,9 @@ static void row_every_split(scene *s) {
 }
 
 static void row_one_byte_calls(scene *s) {
-    char sent[200], got[200];
+    char sent[SCENE_THRIFT > 1 ? 50 : 200];
     nkt_str view;
+    collector all = {0};
     scene_env_one_byte(&s->env);
     if (!scene_open(s)) return;
     peer_say(&s->b, "one\r\ntwo\nabcab$exactly");
@@ -233,10 +234,13 @@ static void row_one_byte_calls(scene *s) {
     CHECK_BYTES(s, "exactly");
     if (CHECK_INT(whole_message(s, &view), NKT_OK)) CHECK_VIEW(view, "xyz");
     pattern_fill(sent, 0, sizeof sent);
+    // Meanwhile: so many single bytes fill a Unix-domain socket.
+    if (!collector_start(&all, &s->b, sizeof sent)) return;
     CHECK_INT(whole_write(s, sent, sizeof sent), NKT_OK);
     CHECK_INT(whole_flush(s), NKT_OK);
-    CHECK_INT(peer_recv_all(&s->b, got, sizeof got), sizeof got);
-    CHECK_MEM(got, sizeof got, sent, sizeof sent);
+    actor_join(&all.base);
+    CHECK_MEM(all.buf, all.have, sent, sizeof sent);
+    free(all.buf);
     CHECK_INT(whole_shutdown_write(s), NKT_OK);
     peer_say(&s->b, "end");
     peer_finish(&s->b);

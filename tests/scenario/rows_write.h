@@ -34,11 +34,13 @@ static void row_write_nothing(scene *s) {
     CHECK_INT(nkt_conn_written(s->a), 0);
     CHECK_INT(whole_flush(s), NKT_OK);
     CHECK_INT(whole_say(s, "x"), NKT_OK);
+    CHECK_INT(whole_flush(s), NKT_OK);
     CHECK_PEER(s, "x");
 }
 
 static void row_writev(scene *s) {
-    enum { COUNT = 3000 };          // beyond every system's limit of one call
+    // Beyond every system's limit of one call, or at least beyond netkit's.
+    enum { COUNT = SCENE_THRIFT > 1 ? 300 : 3000 };
     static nkt_str pieces[COUNT];
     static char bytes[COUNT * 7];
     size_t len = 0;
@@ -52,7 +54,7 @@ static void row_writev(scene *s) {
     }
     if (!collector_start(&all, &s->b, len)) return;
     CHECK_INT(whole_writev(s, pieces, COUNT), NKT_OK);
-    CHECK_INT(nkt_conn_written(s->a), len);
+    CHECK_INT(s->earlier + nkt_conn_written(s->a), len);
     CHECK_INT(whole_flush(s), NKT_OK);
     actor_join(&all.base);
     CHECK_MEM(all.buf, all.have, bytes, len);
@@ -169,24 +171,25 @@ static void row_queue_limit(scene *s) {
 }
 
 static void row_longer_than_queue(scene *s) {
-    char big[10000], got[10000];
+    char big[10000];
+    collector all = {0};
     s->stream.queue_max = 4096;
     if (!scene_open(s)) return;
     pattern_fill(big, 0, sizeof big);
+    size_t len = s->face->nonblocking ? 4096 : sizeof big;
     if (s->face->nonblocking) {
         CHECK_INT(whole_write(s, big, sizeof big), NKT_ETOOLONG);
         CHECK_INT(nkt_conn_written(s->a), 0);
-        CHECK_INT(whole_write(s, big, 4096), NKT_OK);
-        CHECK_INT(whole_flush(s), NKT_OK);
-        CHECK_INT(peer_recv_all(&s->b, got, 4096), 4096);
-        CHECK(pattern_is(got, 0, 4096));
-        CHECK_INT(whole_say(s, "next"), NKT_OK);
-        CHECK_PEER(s, "next");
-    } else {
-        CHECK_INT(whole_write(s, big, sizeof big), NKT_OK);
-        CHECK_INT(peer_recv_all(&s->b, got, sizeof got), sizeof got);
-        CHECK(pattern_is(got, 0, sizeof got));
     }
+    if (!collector_start(&all, &s->b, len)) return;
+    CHECK_INT(whole_write(s, big, len), NKT_OK);
+    CHECK_INT(whole_flush(s), NKT_OK);
+    actor_join(&all.base);
+    CHECK_MEM(all.buf, all.have, big, len);
+    free(all.buf);
+    CHECK_INT(whole_say(s, "next"), NKT_OK);
+    CHECK_INT(whole_flush(s), NKT_OK);
+    CHECK_PEER(s, "next");
 }
 
 // Writes all of the pattern and is cut short on the way; then the rest.
@@ -211,11 +214,11 @@ static void write_timeout_nonblocking(scene *s, char *piece) {
     receiver late = {0};
     int err = NKT_OK;
     size_t at = fill_queue(s, piece, &err);
-    int64_t start = nkt_now_ns(NULL);
     CHECK_INT(err, NKT_EAGAIN);
+    CHECK_INT(nkt_conn_set_option(s->a, NKT_OPT_WRITE_TIMEOUT_MS, ROW_TIMEOUT_MS), NKT_OK);
+    int64_t start = nkt_now_ns(NULL);
     CHECK_INT(whole_flush(s), NKT_ETIMEDOUT);
-    // It began with the write that was refused, a little before `start`.
-    CHECK_RANGE((nkt_now_ns(NULL) - start) / 1000, (ROW_TIMEOUT_MS - 20) * 1000, 5e6);
+    CHECK_RANGE((nkt_now_ns(NULL) - start) / 1000, ROW_TIMEOUT_MS * 1000, 5e6);
     CHECK_INT(nkt_conn_set_option(s->a, NKT_OPT_WRITE_TIMEOUT_MS, 0), NKT_OK);
     if (!receiver_start(&late, &s->b)) return;
     CHECK_INT(whole_flush(s), NKT_OK);
@@ -227,7 +230,8 @@ static void write_timeout_nonblocking(scene *s, char *piece) {
 
 static void row_write_timeout(scene *s) {
     char *all = (char *)malloc(WRITE_ENOUGH);
-    s->stream.write_timeout_ms = ROW_TIMEOUT_MS;
+    // Filling a queue may take longer.
+    s->stream.write_timeout_ms = s->face->nonblocking ? 0 : ROW_TIMEOUT_MS;
     s->stream.queue_max = 65536;
     s->small_buffers = true;
     if (scene_open(s) && CHECK(all != NULL)) {
@@ -282,6 +286,7 @@ static void row_half_close_by_peer(scene *s) {
     CHECK_INT(whole_flush(s), NKT_OK);
     CHECK_PEER(s, "answer\n");
     CHECK_INT(whole_say(s, "and more\n"), NKT_OK);
+    CHECK_INT(whole_flush(s), NKT_OK);
     CHECK_PEER(s, "and more\n");
     CHECK_END(s, NKT_EOF);
 }
@@ -399,6 +404,7 @@ static void row_abort(scene *s) {
     if (!scene_open(s)) return;
     nkt_conn *a = s->a;
     CHECK_INT(whole_say(s, "x"), NKT_OK);
+    CHECK_INT(whole_flush(s), NKT_OK);
     CHECK_PEER(s, "x");
     scene_guard_watch(NULL);
     s->a = NULL;

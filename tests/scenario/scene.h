@@ -330,6 +330,7 @@ typedef struct scene {
     scene_env env;
     nkt_stream_opts stream;     // of both ends; set before scene_open
     bool small_buffers;         // the system's buffers are small; before scene_open
+    const char *interface_name; // to be bound to; before scene_open
     bool signals;               // hand NKT_EINTR to the row
     int32_t frame_ms;           // game loop: it looks again at least this often; 0 = never
     nkt_conn *a;
@@ -337,7 +338,7 @@ typedef struct scene {
     peer b;
     int64_t limit_ns;           // when the guard strikes
     uint32_t seen;              // events that came
-    size_t earlier;             // taken by whole_write before its last call
+    size_t earlier;             // taken by whole_write(v) before its last call
     bool short_view;            // the last whole_peek gave fewer bytes than wanted,
     size_t short_len;           //     so many
 } scene;
@@ -470,6 +471,7 @@ static bool scene_connect(scene *s, const char *target) {
     opts.env = common.env;
     opts.nonblocking = common.nonblocking;
     opts.stream = common.stream;
+    opts.interface_name = s->interface_name;
     if (!CHECK_INT(nkt_connect(target, &opts, &s->a), NKT_OK)) return false;
     if (!scene_add(s)) return false;
     int err;
@@ -488,6 +490,7 @@ static bool scene_listen(scene *s, const char *target, nkt_listener **listener) 
     opts.env = common.env;
     opts.nonblocking = common.nonblocking;
     opts.stream = common.stream;
+    opts.interface_name = s->interface_name;
     return CHECK_INT(nkt_listen(target, &opts, listener), NKT_OK);
 }
 
@@ -618,17 +621,6 @@ static size_t scene_close_a(scene *s) {
     return nkt_conn_close(a);
 }
 
-// The peer resets. A Unix-domain socket knows that only as closing with unread
-// input, which Linux reports as a reset.
-static void scene_reset(scene *s) {
-    if (s->face->carrier == CARRIER_UNIX) {
-        CHECK_INT(nkt_conn_write(s->a, "?", 1), NKT_OK);
-        peer_close(&s->b);
-    } else {
-        peer_reset(&s->b);
-    }
-}
-
 static void scene_free(scene *s) {
     scene_close_a(s);
     peer_close(&s->b);
@@ -729,15 +721,19 @@ static int whole_say(scene *s, const char *text) {
 // Writes what is behind the first `done` bytes of the pieces.
 static int whole_rest(scene *s, const nkt_str *pieces, size_t count, size_t done) {
     int err = NKT_OK;
-    for (size_t i = 0; i < count && err == NKT_OK; i++) {
+    size_t before = 0;
+    for (size_t i = 0; i < count && err == NKT_OK; before += pieces[i++].len) {
         size_t gone = done < pieces[i].len ? done : pieces[i].len;
-        if (gone < pieces[i].len) err = whole_write(s, pieces[i].ptr + gone, pieces[i].len - gone);
         done -= gone;
+        if (gone == pieces[i].len) continue;
+        err = whole_write(s, pieces[i].ptr + gone, pieces[i].len - gone);
+        s->earlier += before + gone;
     }
     return err;
 }
 
 static int whole_writev(scene *s, const nkt_str *pieces, size_t count) {
+    s->earlier = 0;
     for (;;) {
         int err = nkt_conn_writev(s->a, pieces, count);
         if (scene_again(err)) {
@@ -779,6 +775,18 @@ static int whole_shutdown_write(scene *s) {
     int err;
     WHOLE(err, nkt_conn_shutdown_write(s->a), NKT_WRITE);
     return err;
+}
+
+// The peer resets. A Unix-domain socket knows that only as closing with unread
+// input, which Linux reports as a reset.
+static void scene_reset(scene *s) {
+    if (s->face->carrier == CARRIER_UNIX) {
+        CHECK_INT(whole_say(s, "?"), NKT_OK);
+        CHECK_INT(whole_flush(s), NKT_OK);
+        peer_close(&s->b);
+    } else {
+        peer_reset(&s->b);
+    }
 }
 
 //------------------------------------------------------------------------------
