@@ -11268,10 +11268,13 @@ static int nkti_listen_two(nkt_listener *listener, const nkt_listen_opts *opts,
         nkt_addr local;
         err = nkti_listen_addr(listener, opts, ipv6, port, false);
         if (err < 0 && !nkti_is_no_family(err)) return err;
-        if (err >= 0 && nkti_fd_name(listener->handle.env, listener->fds[0], false,
-                                     &local) >= 0) chosen = local.port;
         bool has_ipv6 = err >= 0;
-        err = nkti_listen_addr(listener, opts, ipv4, chosen, false);
+        if (has_ipv6 && port == 0) {
+            err = nkti_fd_name(listener->handle.env, listener->fds[0], false, &local);
+            if (err >= 0) chosen = local.port;
+        }
+        // Without a name IPv4 would get a port of its own.
+        if (err >= 0 || !has_ipv6) err = nkti_listen_addr(listener, opts, ipv4, chosen, false);
         if (err < 0 && has_ipv6 && nkti_is_no_family(err)) return NKT_OK;
         if (err < 0) nkti_listener_close_fds(listener);
         if (err == NKT_EADDRINUSE && port != 0) return err;
@@ -12394,8 +12397,12 @@ static int nkti_udp_open_two(nkt_udp *udp, const nkt_udp_opts *opts, const nkt_i
         err = nkti_udp_open_one(udp, opts, ipv6, port, false);
         if (err < 0 && nkti_udp_is_final(udp, err)) return err;
         bool has_ipv6 = err >= 0;
-        if (has_ipv6 && nkti_udp_socket_local(&udp->bottom, &local) >= 0) chosen = local.port;
-        err = nkti_udp_open_one(udp, opts, ipv4, chosen, false);
+        if (has_ipv6 && port == 0) {
+            err = nkti_udp_socket_local(&udp->bottom, &local);
+            if (err >= 0) chosen = local.port;
+        }
+        // Without a name IPv4 would get a port of its own.
+        if (err >= 0 || !has_ipv6) err = nkti_udp_open_one(udp, opts, ipv4, chosen, false);
         if (err < 0 && has_ipv6 && !nkti_udp_is_final(udp, err)) return NKT_OK;
         if (err < 0) nkti_udp_socket_close(&udp->bottom);
         if (err == NKT_EADDRINUSE && port != 0) return err;
@@ -12632,7 +12639,8 @@ static int nkti_udp_again(nkt_udp *udp, int direction, int64_t *deadline, bool o
     if (udp->handle.nonblocking) {
         if (direction == 1) {
             udp->send_blocked = true;
-            nkti_handle_update(&udp->handle);
+            int err = nkti_handle_update(&udp->handle);
+            if (err < 0) return err;    // or nobody would hear of room
         } else if (!out_of_turn) {
             nkti_handle_spent(&udp->handle, NKT_READ);
         }

@@ -198,7 +198,7 @@ static const excuse_row excuses[] = {
      told_by_next_read},
     // Its contract: 0 is how a poller tells of a signal.
     {"a poller's wait that a signal ended has no event", F_poll_wait, NKT_EINTR, is_number_0},
-    // Whatever the reason is, there is no name: nkt_conn_local, nkt_listener_local.
+    // Whatever the reason is, there is no name.
     {"no local address", F_local_name, 0, is_not_connected},
     // nkt_conn_adopt: not a socket that it knows.
     {"no type of socket", F_get_option, 0, is_not_a_socket},
@@ -209,7 +209,7 @@ static const excuse_row excuses[] = {
     // Its contract: the peer sees an end then. The handle is gone, nobody is
     // left to be told.
     {"an end in the place of a reset", F_set_option, 0, is_end_for_reset},
-    // Not of netkit: the row waits for signals and has got one that nobody sent.
+    // Not of netkit: the row waits for a signal, and nobody sent this one.
     {"the row waits for a signal", F_COUNT, NKT_EINTR, waits_for_signals},
     // A buffer's size is a wish, and its failure is not told; the row needs it.
     {"the row needs small buffers", F_set_option, 0, needs_small_buffers},

@@ -472,9 +472,10 @@ static void row_left(scene *s) {
     nkt_udp_opts opts;
     nkt_addr to;
     scene_opts(s, &opts, false);
-    CHECK_INT(nkt_udp_open("127.0.0.1:0", &opts, &gone), NKT_OK);
-    CHECK_INT(nkt_udp_local(gone, &to), NKT_OK);
+    if (!CHECK_INT(nkt_udp_open("127.0.0.1:0", &opts, &gone), NKT_OK)) return;
+    bool named = CHECK_INT(nkt_udp_local(gone, &to), NKT_OK);
     nkt_udp_close(gone);
+    if (!named) return;
     for (int i = 0; i < 3; i++) CHECK_INT(nkt_udp_send(s->a, "x", 1, &to), 1);
     row_one(s);
 }
@@ -591,7 +592,10 @@ static void row_partly_failed(scene *s) {
     nkt_datagram list[6];
     fill(s, list, 6, false);
     list[3].len = NKT_DATAGRAM_MAX + 1;
-    CHECK_INT(whole_send_many(s, list, 6), 3);
+    ptrdiff_t sent = whole_send_many(s, list, 6);
+    // What fails on the way cuts it short, and the next call tells.
+    if (scene_hooks.again != NULL && sent > 0 && sent < 3) send_all(s, list + sent, 3 - (int)sent);
+    else CHECK_INT(sent, 3);
     CHECK_INT(whole_send_many(s, list + 3, 3), NKT_ETOOLONG);
     send_all(s, list + 4, 2);
     for (int i = 0; i < 6; i++) {

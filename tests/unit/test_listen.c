@@ -201,6 +201,11 @@ static void without_ipv6(void) {
     }
 }
 
+static int nameless(nkt_env *env, nkt_fd fd, void *addr, size_t *len) {
+    (void)env, (void)fd, (void)addr, (void)len;
+    return NKT_EOS;
+}
+
 static int listen_with_refusals(probe *p, const char *target, int refusals,
                                 nkt_listener **listener) {
     nkt_listen_opts opts;
@@ -212,6 +217,25 @@ static int listen_with_refusals(probe *p, const char *target, int refusals,
     ipv4_binds_to_refuse = refusals;
     *listener = NULL;
     return nkt_listen(target, &opts, listener);
+}
+
+static void without_a_name(void) {
+    TEST("no dual-stack sockets: the chosen port cannot be known") {
+        probe p;
+        nkt_listener *listener = NULL;
+        nkt_listen_opts opts;
+        if (!has_ipv6()) {
+            TEST_SKIP("this host has no IPv6; switch it on");
+            continue;
+        }
+        probe_open(&p);
+        p.core.local_name = nameless;
+        memset(&opts, 0, sizeof opts);
+        opts.env = &p.env;
+        CHECK_INT(nkt_listen("localhost:0", &opts, &listener), NKT_ENOTCONN);
+        CHECK(listener == NULL);
+        probe_close(&p);
+    }
 }
 
 static void without_dual_stack(void) {
@@ -886,6 +910,7 @@ int main(void) {
     targets();
     without_ipv6();
     without_dual_stack();
+    without_a_name();
     ports();
     shared_ports();
     options();

@@ -218,6 +218,73 @@ static void test_ports_agree(void) {
     p.core.bind = probe_core_bind;
 }
 
+// Where the first's port cannot be known, the second would get one of its own.
+static int nameless(nkt_env *env, nkt_fd fd, void *addr, size_t *len) {
+    (void)env, (void)fd, (void)addr, (void)len;
+    return NKT_EOS;
+}
+
+static void test_ports_unknown(void) {
+    nkt_udp_opts opts = opts_of();
+    nkt_udp *udp = NULL;
+    if (!host_has_ipv6()) TEST_SKIP("there is no IPv6 here");
+    opts.two_sockets = true;
+    long before = p.descriptors;
+    p.core.local_name = nameless;
+    CHECK_INT(nkt_udp_open(":0", &opts, &udp), NKT_ENOTCONN);
+    CHECK(udp == NULL);
+    CHECK_INT(p.descriptors, before);
+    p.core.local_name = probe_system()->local_name;
+}
+
+// The system refuses to tell of room: the call says so, and the next one asks
+// again.
+static int refused_writes;
+
+static int refusing_set(nkt_env *env, void *backend, nkt_poll_watch *watch, uint32_t events) {
+    if ((events & NKT_WRITE) && refused_writes > 0) {
+        refused_writes--;
+        return NKT_ENOMEM;
+    }
+    return probe_poll_set(env, backend, watch, events);
+}
+
+static int full_send(nkt_env *env, nkt_fd fd, int family, const nkt_datagram *list, int count,
+                     bool *segments) {
+    (void)env, (void)fd, (void)family, (void)list, (void)count, (void)segments;
+    return NKT_EAGAIN;
+}
+
+static void test_room_not_told(void) {
+    nkt_udp_opts opts = opts_of();
+    nkt_poller_opts poller_opts;
+    nkt_poller *poller = NULL;
+    nkt_event event;
+    nkt_sys_udp full = *nkt_sys_udp_default();
+    memset(&poller_opts, 0, sizeof poller_opts);
+    poller_opts.env = &p.env;
+    opts.nonblocking = true;
+    full.send = full_send;
+    p.env.udp = &full;
+    p.poll.set = refusing_set;
+    refused_writes = 1;
+    nkt_udp *udp = open_on("127.0.0.1:0", &opts);
+    nkt_addr to = local_of(udp);
+    CHECK_INT(nkt_poller_open(&poller_opts, &poller), NKT_OK);
+    CHECK_INT(nkt_poller_add_udp(poller, udp, NULL), NKT_OK);
+    CHECK_INT(nkt_udp_send(udp, "x", 1, &to), NKT_ENOMEM);
+    CHECK_INT(refused_writes, 0);
+    CHECK_INT(nkt_udp_send(udp, "x", 1, &to), NKT_EAGAIN);
+    CHECK_INT(nkt_poller_wait(poller, 1000), 1);
+    CHECK_INT(nkt_poller_next(poller, &event), NKT_OK);
+    CHECK_INT(event.events, NKT_WRITE);
+    p.env.udp = NULL;
+    CHECK_INT(nkt_udp_send(udp, "x", 1, &to), 1);
+    nkt_udp_close(udp);
+    nkt_poller_close(poller);
+    p.poll.set = probe_poll_set;
+}
+
 //------------------------------------------------------------------------------
 // Sending and receiving
 
@@ -776,6 +843,8 @@ int main(void) {
     TEST("bug 32: a port in use is not taken") { test_port_in_use(); }
     TEST("two sockets behind one handle") { test_two_sockets(); }
     TEST("two sockets agree on a free port") { test_ports_agree(); }
+    TEST("two sockets whose port cannot be known") { test_ports_unknown(); }
+    TEST("room that the poller cannot be told of") { test_room_not_told(); }
     TEST("there and back; bug 11: empty datagrams") { test_there_and_back(); }
     TEST("bug 40: what does not fit is told") { test_truncation(); }
     TEST("facts of an IPv4 datagram") { check_facts(NKT_IPV4, false); }
