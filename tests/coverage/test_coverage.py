@@ -366,7 +366,9 @@ def main():
     programs = collect()
     if options.worth:
         print_worth(programs)
-    complaints = judge(add_up(programs), options.list)
+    complaints = ["nothing of this netkit.h from " + name
+                  for name, counts in sorted(programs.items()) if not counts]
+    complaints += judge(add_up(programs), options.list)
     for complaint in complaints:
         print("FAILED " + complaint)
     failed = sum(1 for result in results if result.failed) + (1 if complaints else 0)
