@@ -10392,10 +10392,12 @@ static void nkti_race_add(nkt_conn *conn, nkti_race *race, int family, const nkt
         uint32_t k = 0;
         while (k < to->count && !nkt_ip_equal(&to->list[k].addr.ip, &ips[i])) k++;
         if (k < to->count) continue;
-        nkt_ip source = race->lookup_err[family] == NKT_EOF ? ips[i]
-                      : nkti_source_of(conn->handle.env, &ips[i], race->port);
         one.addr = nkt_addr_make(&ips[i], race->port);
-        one.rank = nkti_rank(&ips[i], &source);
+        one.rank = 0;
+        if (race->lookup_err[family] != NKT_EOF) {      // not the only one
+            nkt_ip source = nkti_source_of(conn->handle.env, &ips[i], race->port);
+            one.rank = nkti_rank(&ips[i], &source);
+        }
         nkti_candidate_insert(to->list + to->next, to->count - to->next, &one);
         to->count++;
     }
@@ -10648,8 +10650,11 @@ static void nkti_race_notify(void *conn) {
 
 static nkti_race *nkti_race_new(nkt_env *env, const nkt_connect_opts *opts,
                                 const nkt_stream_opts *stream) {
-    nkti_race *race = (nkti_race *)nkti_alloc(env, sizeof *race);
+    nkti_race *race = (nkti_race *)nkti_resize(env, NULL, 0, sizeof *race);
     if (race == NULL) return NULL;
+    memset(race, 0, offsetof(nkti_race, families));     // which have counts
+    race->families[0].next = race->families[0].count = 0;
+    race->families[1].next = race->families[1].count = 0;
     if (opts != NULL) race->opts = *opts;
     race->opts.stream = *stream;
     race->opts.report = NULL;
@@ -10738,8 +10743,7 @@ static int nkti_connect_begin(nkt_env *env, const nkt_target *target,
     if (err < 0) return err;
     if (target->kind == NKT_TARGET_ANY) {
         return nkti_problem_set(problem, NKT_EADDR, "address", 0,
-                                "a port alone says where to listen; to connect, put a host "
-                                "before it");
+                                "expected a host in front of the port");
     }
     if (target->kind != NKT_TARGET_UNIX && target->port == 0) {
         return nkti_problem_set(problem, NKT_EPORT, "port", -1, "nobody listens on port 0");
