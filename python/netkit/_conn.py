@@ -13,7 +13,7 @@ from time import monotonic
 
 from . import _lib
 from ._addr import Address
-from ._base import (ConnectionBase, ConnectionInfo, address_of, buffer_of, check_encoding,
+from ._base import (ConnectionBase, ConnectionInfo, Front, address_of, buffer_of, check_encoding,
                     dup_socket, iterate, pieces_of, take_descriptor)
 from ._errors import error, os_exception
 from ._lib import DIRECT, Process, quick, slow, text_of
@@ -68,6 +68,13 @@ def _slice_of(limit: Optional[float]) -> int:
     left = limit - monotonic()
     ms = 1 if left <= 0 else min(math.ceil(left * 1000), MS_MAX)
     return SLICE_MS if ms > SLICE_MS and get_ident() == _Main.ident else ms
+
+
+def _first_slice_of(timeout: Optional[float]) -> int:
+    """The same for the first wait of a call, without asking for the time."""
+    if get_ident() == _Main.ident and (timeout is None or timeout * 1000 > SLICE_MS):
+        return SLICE_MS
+    return 0 if timeout is None else _slice_of(monotonic() + timeout)
 
 
 def _limit_of(timeout: Optional[float]) -> Optional[float]:
@@ -291,7 +298,44 @@ class Connection(ConnectionBase):
         5
         b'hello'
         """
+        if timeout is USE_DEFAULT and size != 0 and not self._cr_lines:
+            timeout = self._timeout
+            until = None if timeout is None else monotonic() + timeout
+            try:
+                with self._reading:
+                    handle = self._check()
+                    front = self._front
+                    if front.tell() == front.size and front.decoded is None:
+                        return self._read1(handle, front, size, until, timeout)
+            finally:
+                if self._closed:
+                    self._end()
         return self._run(self._op_read1(size), timeout)
+
+    def _read1(self, handle: c_void_p, front: Front, size: int, until: Optional[float],
+               timeout: Optional[float]) -> bytes:
+        """As _op_read1, where nothing is left in the Front."""
+        if self._dirty:
+            quick.nkt_conn_seek(handle, front.end)
+            self._dirty = False
+        ms = _first_slice_of(timeout)
+        if ms != self._read_ms:
+            quick.nkt_conn_set_option(handle, _lib.OPT_READ_TIMEOUT_MS, ms)
+            self._read_ms = ms
+        err = slow.nkt_conn_peek(handle, 1, self._view_ref)
+        if err < 0 and self._goes_on(err, until):
+            err = self._wait(self._some_once, until)
+        if err < 0:
+            if err == _lib.EOF:
+                return b""
+            raise self._failure(err)
+        count = self._view_len.value
+        if 0 < size < count:
+            count = size
+        data: bytes = self._view_ptr[:count]
+        self._dirty = True
+        front.end += count
+        return data
 
     def readinto(self, buffer: Any, *, timeout: Timeout = USE_DEFAULT) -> int:
         """Reads what has come into a buffer, waiting only for the first byte. Says how many
@@ -503,12 +547,16 @@ class Connection(ConnectionBase):
             keep: Any = None
         else:
             pointer, size, keep = buffer_of(data)
-        limit = _limit_of(self._timeout_of(timeout))
+        seconds = self._timeout if timeout is USE_DEFAULT else self._timeout_of(timeout)
+        limit = None if seconds is None else monotonic() + seconds
         try:
             with self._writing:
-                self._check()
-                self._write_ms_is(limit)
-                err = slow.nkt_conn_write(self._handle, pointer, size)
+                handle = self._check()
+                ms = _first_slice_of(seconds)
+                if ms != self._write_ms:
+                    quick.nkt_conn_set_option(handle, _lib.OPT_WRITE_TIMEOUT_MS, ms)
+                    self._write_ms = ms
+                err = slow.nkt_conn_write(handle, pointer, size)
                 if err == 0:
                     return size
                 return self._write_on(err, pointer, size, keep, limit)
