@@ -8,13 +8,13 @@ import warnings
 from ctypes import byref, c_void_p
 from functools import partial
 from typing import (TYPE_CHECKING, Any, AsyncIterator, Awaitable, Generator, Iterable, List,
-                    Optional, Sequence, Tuple, TypeVar)
+                    Optional, Sequence, Tuple, TypeVar, Union)
 
 from .. import _errors, _lib
 from .._base import ConnectionBase, Front, check_encoding, dup_socket, take_descriptor
 from .._lib import CPYTHON, EAGAIN, ETOOLONG, OK, Process, pointer_to, quick
 from .._options import LINE_MAX, MESSAGE_MAX, QUEUE_MAX, USE_DEFAULT, Stream
-from ._loop import Waiters, Watch, hub_of, wake
+from ._loop import Waiter, Waiters, Watch, hub_of, wake
 from ._other import CustomWatch, ObjectWatch
 from ._send import CHUNK, Sender
 
@@ -41,7 +41,7 @@ class Timer:
         self.deadline: Optional[float] = None
         self.over = False
 
-    async def wait(self, waiter: asyncio.Future[None]) -> None:
+    async def wait(self, waiter: Union[Waiter, asyncio.Future[None]]) -> None:
         if self.deadline is None:
             self.deadline = self.loop.time() + self.seconds
         handle = self.loop.call_at(self.deadline, self.expire, waiter)
@@ -53,7 +53,7 @@ class Timer:
         if self.over:
             raise _errors.os_exception(_lib.ETIMEDOUT)
 
-    def expire(self, waiter: asyncio.Future[None]) -> None:
+    def expire(self, waiter: Union[Waiter, asyncio.Future[None]]) -> None:
         if not waiter.done():
             self.over = True
             waiter.set_result(None)
@@ -182,6 +182,7 @@ class Connection(ConnectionBase):
     def _begin(self, watch: Waiters) -> None:
         self._loop = watch.loop
         self._watch = watch
+        self._alone = type(watch) is Watch      # nobody else has to know what happens here
         self._sender = Sender(self._check(), watch)
         self._attempted = self._writes = 0
         self._interrupted = False
@@ -213,7 +214,9 @@ class Connection(ConnectionBase):
     def _ready(self, timer: Optional[Timer]) -> Awaitable[None]:
         self._attempted = self._writes = 0
         waiter = self._watch.readable()
-        return waiter if timer is None else timer.wait(waiter)
+        if timer is None:
+            return waiter
+        return timer.wait(waiter)
 
     async def _pause(self) -> None:
         """Lets others have their turn."""
@@ -461,10 +464,17 @@ class Connection(ConnectionBase):
             await self._pause()
         err = EAGAIN if self._is_quiet(front) else self._lines_again()
         if err == EAGAIN:
-            timer = self._timer(timeout)
+            if timeout is USE_DEFAULT:
+                timeout = self._timeout
+            timer = None if timeout is None else self._timer(timeout)
             while err == EAGAIN:
-                await self._ready(timer)
-                self._still_open()
+                if timer is None:
+                    self._attempted = self._writes = 0
+                    await self._watch.readable()
+                else:
+                    await self._ready(timer)
+                if self._closed:
+                    self._still_open()
                 err = self._lines_again()
         if err == OK:
             return self._front.readline(limit)
@@ -473,11 +483,13 @@ class Connection(ConnectionBase):
         raise self._line_failure(err)
 
     def _lines_again(self) -> int:
-        self._check()
+        handle = self._check()
         self._attempted += 1
         err = self._lines_once()
+        if self._alone:
+            return err
         if err == EAGAIN:
-            self._watch.looked(self._handle)
+            self._watch.looked(handle)
         else:
             self._watch.progress()
         return err
@@ -485,7 +497,7 @@ class Connection(ConnectionBase):
     def _is_quiet(self, front: Front) -> bool:
         """Whether it is better to wait than to try: after a little was read, nothing of it is
         left, and what comes next the loop will tell."""
-        if front.size >= LITTLE or self._interrupted or type(self._watch) is not Watch:
+        if front.size >= LITTLE or self._interrupted or not self._alone:
             return False
         if quick.nkt_conn_seek(self._handle, front.end + 1) == _lib.EINVAL:
             return True
@@ -568,7 +580,7 @@ class Connection(ConnectionBase):
         >>> asyncio.run(main())
         b'el'
         """
-        self._check()
+        handle = self._check()
         sender = self._sender
         if type(data) is not bytes:
             view = view_of(data)
@@ -583,10 +595,13 @@ class Connection(ConnectionBase):
         pointer: Any = data
         if not CPYTHON:
             pointer, _keep = pointer_to(data)
-        err = quick.nkt_conn_write(self._handle, pointer, len(data))
+        size = len(data)
+        err = quick.nkt_conn_write(handle, pointer, size)
         if err == OK:
+            if self._alone and quick.nkt_conn_queued(handle) == 0:
+                return size
             self._watch.progress()
-            err = quick.nkt_conn_flush(self._handle)
+            err = quick.nkt_conn_flush(handle)
             if err == EAGAIN:
                 await self._write_pieces((), timeout, len(data))
             elif err < 0:
@@ -629,7 +644,10 @@ class Connection(ConnectionBase):
         while self._sender.push():
             self._writes = 0
             waiter = self._watch.writable()
-            await (waiter if timer is None else timer.wait(waiter))
+            if timer is None:
+                await waiter
+            else:
+                await timer.wait(waiter)
         self._still_open()
         err, self._sender.error = self._sender.error, 0
         if err < 0:

@@ -14,7 +14,7 @@ from .._lib import EAGAIN, OK, Process, quick, text_of
 from .._options import (LINE_MAX, MESSAGE_MAX, QUEUE_MAX, USE_DEFAULT, Default, Stream,
                         check_timeout)
 from ._conn import DONE, Connection, Timer
-from ._loop import Waiters, hub_of, wake
+from ._loop import Waiter, Waiters, hub_of, wake
 
 if TYPE_CHECKING:
     from .._options import Timeout
@@ -92,14 +92,16 @@ class Listener:
     def _ready(self, timer: Optional[Timer]) -> Awaitable[None]:
         interest = _lib.nkt_interest()
         quick.nkt_listener_watch(self._check(), byref(interest))
-        waiter = self._loop.create_future()
+        waiter = Waiter(self._loop)
         # Out of descriptors it rests for a moment, and the socket is not looked at.
         if interest.deadline_ns != _lib.NEVER:
             delay = (interest.deadline_ns - quick.nkt_now_ns(None)) / 1e9
             self._loop.call_later(max(delay, 0), wake, [waiter])
         for watch in self._watches if interest.count > 0 else ():
             watch.enroll(waiter)
-        return waiter if timer is None else timer.wait(waiter)
+        if timer is None:
+            return waiter
+        return timer.wait(waiter)
 
     def _try_accept(self) -> Optional[Connection]:
         handle = self._check()

@@ -15,20 +15,104 @@ import ctypes
 import socket
 import threading
 import weakref
-from typing import Any, Callable, Deque, Dict, List, Optional, Tuple, Union
+from typing import Any, Callable, Deque, Dict, Generator, List, Optional, Tuple, Union
 
 from .. import _errors
 from .._lib import NO_FD, READ, WRITE, nkt_event, quick, slow
 
 Call = Callable[[], object]
 
+_PENDING, _DONE, _CANCELLED = range(3)
 
-def wake(waiters: "List[asyncio.Future[None]]") -> None:
+
+def wake(waiters: "Union[List[Waiter], List[asyncio.Future[None]]]") -> None:
     """Lets everybody try again. Who was cancelled meanwhile is passed over."""
     for waiter in waiters:
         if not waiter.done():
             waiter.set_result(None)
     waiters.clear()
+
+
+class Waiter:
+    """A future that is done when a descriptor may be ready, and has no result.
+
+    Its task can go on inside the loop's callback that tells of the descriptor, which spares the
+    loop a turn, with a system call of its own: see go_on(). One task awaits it.
+    """
+
+    # Of the class until it is otherwise: making one is short.
+    callback: Optional[Callable[[Any], object]] = None
+    context: Any = None
+    state = _PENDING
+    message: Any = None
+    _asyncio_future_blocking = False        # what asyncio knows a future by
+
+    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
+        self.loop = loop
+
+    def get_loop(self) -> asyncio.AbstractEventLoop:
+        return self.loop
+
+    def add_done_callback(self, callback: Callable[[Any], object], *,
+                          context: Any = None) -> None:
+        self.callback, self.context = callback, context
+        if self.state != _PENDING:
+            self.tell()
+
+    def remove_done_callback(self, callback: Callable[[Any], object]) -> int:
+        if self.callback != callback:
+            return 0
+        self.callback = None
+        return 1
+
+    def tell(self) -> None:
+        callback, self.callback = self.callback, None
+        if callback is not None:
+            self.loop.call_soon(callback, self, context=self.context)
+
+    def done(self) -> bool:
+        return self.state != _PENDING
+
+    def cancelled(self) -> bool:
+        return self.state == _CANCELLED
+
+    def cancel(self, msg: Any = None) -> bool:
+        if self.state != _PENDING:
+            return False
+        self.state = _CANCELLED
+        self.message = msg
+        self.tell()
+        return True
+
+    def set_result(self, result: None) -> None:
+        """Lets the task go on at the loop's next turn."""
+        self.state = _DONE
+        self.tell()
+
+    def go_on(self) -> None:
+        """Lets the task go on now. For callbacks of the loop alone: no task may be running."""
+        self.state = _DONE
+        callback, self.callback = self.callback, None
+        if callback is not None:
+            self.context.run(callback, self)
+
+    def result(self) -> None:
+        if self.state == _CANCELLED:
+            raise (asyncio.CancelledError() if self.message is None
+                   else asyncio.CancelledError(self.message))
+        if self.state == _PENDING:
+            raise asyncio.InvalidStateError("it is not done")
+
+    def exception(self) -> None:
+        self.result()
+
+    def __await__(self) -> "Generator[Any, None, None]":
+        if self.state == _PENDING:
+            self._asyncio_future_blocking = True
+            yield self
+        self.result()
+
+    __iter__ = __await__
 
 
 class Waiters:
@@ -38,24 +122,28 @@ class Waiters:
 
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
         self.loop = loop
-        self.readers: "List[asyncio.Future[None]]" = []
-        self.writers: "List[asyncio.Future[None]]" = []
+        self.readers: List[Waiter] = []
+        self.writers: List[Waiter] = []
         self.push: Optional[Callable[[], bool]] = None      # sends on; False when all is sent
 
-    def readable(self) -> "asyncio.Future[None]":
+    def readable(self) -> Waiter:
         """A future that is done when reading may succeed. Cancelling it costs nothing."""
-        waiter = self.loop.create_future()
-        self.enroll(waiter)
+        waiter = Waiter(self.loop)
+        if self.readers:
+            self.enroll(waiter)
+        else:
+            self.readers.append(waiter)
+            self.want_read()
         return waiter
 
-    def enroll(self, waiter: "asyncio.Future[None]") -> None:
+    def enroll(self, waiter: Waiter) -> None:
         if self.readers:
-            self.readers[:] = [other for other in self.readers if not other.done()]
+            self.readers[:] = [other for other in self.readers if other.state == _PENDING]
         self.readers.append(waiter)
         self.want_read()
 
-    def writable(self) -> "asyncio.Future[None]":
-        waiter = self.loop.create_future()
+    def writable(self) -> Waiter:
+        waiter = Waiter(self.loop)
         if self.writers:
             self.writers[:] = [other for other in self.writers if not other.done()]
         self.writers.append(waiter)
@@ -112,11 +200,12 @@ class Watch(Waiters):
 
     def on_readable(self) -> None:
         readers = self.readers
-        if readers:
-            for waiter in readers:
-                if not waiter.done():
-                    waiter.set_result(None)
-            readers.clear()
+        if len(readers) == 1:
+            waiter = readers.pop()
+            if waiter.state == _PENDING:
+                waiter.go_on()
+        elif readers:
+            wake(readers)
         else:
             self.loop.remove_reader(self.fd)
             self.reading = False

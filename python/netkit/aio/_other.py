@@ -7,7 +7,7 @@ from typing import Any, Dict, List, Optional
 
 from .. import _lib
 from .._lib import pointer_to, quick
-from ._loop import Call, Waiters, hub_of, wake
+from ._loop import Call, Waiter, Waiters, hub_of, wake
 
 
 class PairWatch(Waiters):
@@ -244,7 +244,7 @@ class CustomWatch(Waiters):
     def want_write(self) -> None:
         self.ask(_lib.WRITE, self.writers)
 
-    def ask(self, want: int, waiters: "List[asyncio.Future[None]]") -> None:
+    def ask(self, want: int, waiters: List[Waiter]) -> None:
         interest = _lib.nkt_interest()
         quick.nkt_conn_watch(self.handle, want, ctypes.byref(interest))
         if interest.ready:

@@ -87,7 +87,10 @@ class UDP(UDPBase):
         delay_ms = quick.nkt_poller_timeout_ms(self._poller)
         later = None if delay_ms < 0 else self._loop.call_later(delay_ms / 1000, wake, [waiter])
         try:
-            await (waiter if timer is None else timer.wait(waiter))
+            if timer is None:
+                await waiter
+            else:
+                await timer.wait(waiter)
         finally:
             if later is not None:
                 later.cancel()
