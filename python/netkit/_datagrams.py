@@ -43,8 +43,25 @@ _HEAD = struct.calcsize("@PI")
 _ROW = struct.Struct("@PI%dx" % (_SIZE - _HEAD))
 _POINTER_LEN = struct.Struct("@PI")
 _REACH = c_char * 0x40000000    # from the first datagram of a batch on, to cut the others from
+_ADDR: int = _lib.nkt_datagram.addr.offset
+_ADDR_SIZE = ctypes.sizeof(_lib.nkt_addr)
 _SEND_AT_ONCE = 1024
-_KNOWN_MAX = 256                # receivers whose structure is remembered
+_KNOWN_MAX = 256                # receivers whose structure is remembered, and senders
+
+
+# Senders are few, and making an Address of one takes as long as receiving two datagrams.
+_senders: Dict[bytes, Optional[Address]] = {}
+
+
+def _sender_of(raw: bytes) -> Optional[Address]:
+    try:
+        return _senders[raw]
+    except KeyError:
+        pass
+    if len(_senders) >= _KNOWN_MAX:
+        _senders.clear()
+    made = _senders[raw] = Address._of(_lib.nkt_addr.from_buffer_copy(raw))
+    return made
 
 
 class Datagram:
@@ -69,7 +86,8 @@ class Datagram:
     @property
     def sender(self) -> Optional[Address]:
         """From whom; None in memory."""
-        return Address._of(self._struct().addr)
+        at = self._at + _ADDR
+        return _sender_of(self._raw[at:at + _ADDR_SIZE])
 
     @property
     def to(self) -> Optional[IP]:
@@ -109,8 +127,7 @@ class Datagram:
 
     def __iter__(self) -> Iterator[Any]:
         """Data and sender."""
-        yield self.data
-        yield self.sender
+        return iter((self.data, self.sender))
 
     def __len__(self) -> int:
         return 2

@@ -7,7 +7,8 @@ All rows take turns within one run, ROUNDS times, and a ratio is the median of t
 "A/A" is the reference measured against itself: how far from 1.00 chance alone gets. Lines have 64
 bytes and come over TCP from another process. In an echo both ends are in this process, so that no
 other one's scheduling is in it: the cost of an exchange less that of its four system calls made
-plainly is the overhead that is compared. The table is also written to build/bench-python.tsv.
+plainly is the overhead that is compared. Datagrams wait in the system's buffer, and only taking
+them is counted. The table is also written to build/bench-python.tsv.
 """
 
 import asyncio
@@ -40,6 +41,7 @@ except ImportError:
 LINE = b"x" * 63 + b"\n"
 LAST = b"y" * 63 + b"\n"
 EXCHANGES = 3000
+BURST, BURSTS = 128, 40         # datagrams that the system's buffer holds, and how often
 BUILD = os.path.join(ROOT, os.environ.get("BUILD") or "build")
 
 
@@ -245,6 +247,102 @@ async def aio_echo():
             return (time.process_time() - start) / EXCHANGES * 1e9
 
 
+# --- Datagrams ----------------------------------------------------------------------
+
+def udp_sockets():
+    far = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+    near = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+    near.bind(("127.0.0.1", 0))
+    far.connect(near.getsockname())
+    return near, far
+
+
+def burst(far):
+    for _ in range(BURST):
+        far.send(LINE)
+
+
+def recvfrom_datagrams():
+    """Nanoseconds for each datagram of a full queue; sending is not counted."""
+    near, far = udp_sockets()
+    took = 0.0
+    with near, far:
+        for _ in range(BURSTS):
+            burst(far)
+            start = time.process_time()
+            for _ in range(BURST):
+                data, _ = near.recvfrom(65536)
+            took += time.process_time() - start
+            assert data == LINE
+    return took / BURSTS / BURST * 1e9
+
+
+def netkit_datagrams():
+    took = 0.0
+    with netkit.udp("127.0.0.1:0", timeout=5) as near, \
+            socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as far:
+        far.connect(("127.0.0.1", near.port))
+        for _ in range(BURSTS):
+            burst(far)
+            count = 0
+            start = time.process_time()
+            while count < BURST:
+                some = near.recv_many()
+                for data, _ in some:
+                    pass
+                count += len(some)
+            took += time.process_time() - start
+            assert data == LINE
+    return took / BURSTS / BURST * 1e9
+
+
+class Receiver(asyncio.DatagramProtocol):
+    def __init__(self):
+        self.left = 0
+        self.done = None
+
+    def datagram_received(self, data, addr):
+        self.left -= 1
+        if self.left == 0:
+            self.done.set_result(data)
+
+
+async def protocol_datagrams():
+    near, far = udp_sockets()
+    loop = asyncio.get_running_loop()
+    transport, receiver = await loop.create_datagram_endpoint(Receiver, sock=near)
+    took = 0.0
+    with far:
+        for _ in range(BURSTS):
+            burst(far)
+            receiver.left, receiver.done = BURST, loop.create_future()
+            start = time.process_time()
+            data = await receiver.done
+            took += time.process_time() - start
+            assert data == LINE
+    transport.close()
+    return took / BURSTS / BURST * 1e9
+
+
+async def aio_datagrams():
+    took = 0.0
+    async with aio.udp("127.0.0.1:0") as near:
+        with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as far:
+            far.connect(("127.0.0.1", near.port))
+            for _ in range(BURSTS):
+                burst(far)
+                count = 0
+                start = time.process_time()
+                while count < BURST:
+                    some = await near.recv_many()
+                    for data, _ in some:
+                        pass
+                    count += len(some)
+                took += time.process_time() - start
+                assert data == LINE
+    return took / BURSTS / BURST * 1e9
+
+
 # --- Ctrl-C and importing -------------------------------------------------------------
 
 def interrupt_ms():
@@ -297,6 +395,10 @@ def table(rounds, lines):
         "netkit echo, timeout": (netkit_timeout_echo, None),
         "asyncio streams echo": (lambda: on_loop(selector, streams_echo), None),
         "aio echo": (lambda: on_loop(selector, aio_echo), None),
+        "recvfrom": (recvfrom_datagrams, None),
+        "udp.recv_many": (netkit_datagrams, None),
+        "asyncio, datagram protocol": (lambda: on_loop(selector, protocol_datagrams), None),
+        "aio udp.recv_many": (lambda: on_loop(selector, aio_datagrams), None),
     }
     rows = [
         ("for line in conn", "makefile rb, for line", 0.60, None),
@@ -306,6 +408,8 @@ def table(rounds, lines):
         ("aio, read_lines", "asyncio, async for", 0.08, None),
         ("netkit echo, timeout", "socket echo, settimeout", 1.00, None),
         ("aio echo", "asyncio streams echo", 0.80, "plain echo"),
+        ("udp.recv_many", "recvfrom", 0.60, None),
+        ("aio udp.recv_many", "asyncio, datagram protocol", 0.10, None),
     ]
     if uvloop is not None:
         makers["uvloop, streams echo"] = (lambda: on_loop(uvloop.new_event_loop, streams_echo),
