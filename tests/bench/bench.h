@@ -360,9 +360,9 @@ static size_t bench_heap(void) {
     return info.uordblks + info.hblkhd;
 }
 
-// Bytes of user memory for each connection. All of them get a byte, if
+// Bytes of user memory for so many connections. All of them get a byte, if
 // `pending`, and a while later the first one its end.
-static void bench_memory(int count, int pending) {
+static size_t bench_memory_of(int count, int pending) {
     int go[2];
     pid_t child;
     char one = 'x';
@@ -381,8 +381,34 @@ static void bench_memory(int count, int pending) {
     ops.room_run();
     size_t after = bench_heap();
     bench_check(write(go[1], &one, 1) == 1, "write");
-    printf("%.1f 0\n", (double)(after - before) / count);
     bench_child_cpu(child);
+    return after - before;
+}
+
+// The same in a process of its own.
+static size_t bench_memory_apart(int count, int pending) {
+    int told[2];
+    size_t bytes = 0;
+    bench_check(pipe(told) == 0, "pipe");
+    pid_t child = fork();
+    bench_check(child >= 0, "fork");
+    if (child == 0) {
+        bytes = bench_memory_of(count, pending);
+        bench_check(write(told[1], &bytes, sizeof bytes) == sizeof bytes, "write");
+        _exit(0);
+    }
+    bench_check(read(told[0], &bytes, sizeof bytes) == sizeof bytes, "read");
+    waitpid(child, NULL, 0);
+    close(told[0]);
+    close(told[1]);
+    return bytes;
+}
+
+// What one connection more takes: what all have in common is left out.
+static void bench_memory(int count, int pending) {
+    int few = count / 8;
+    size_t more = bench_memory_apart(count, pending) - bench_memory_apart(few, pending);
+    printf("%.1f 0\n", (double)more / (count - few));
 }
 
 static void bench_make_addrs(bench_addr *addrs) {
