@@ -46,6 +46,7 @@ if TYPE_CHECKING:
     Once = Callable[[], int]
     Operation = Generator[Once, int, T]
 
+ONE = c_size_t(1)
 _CHARS = ctypes.POINTER(c_char)
 # What cuts bytes out of where an nkt_str points to.
 _shown: Any = _CHARS.from_buffer if CPYTHON else Shown
@@ -235,7 +236,7 @@ class ConnectionBase:
     def _some_once(self) -> int:
         """Looks at what is there, one byte at least, and consumes nothing."""
         return self._functions.nkt_conn_peek(       # type: ignore[no-any-return]
-            self._handle, 1, self._view_ref)
+            self._handle, ONE, self._view_ref)
 
     def _message_once(self) -> int:
         self._dirty = True
@@ -510,7 +511,7 @@ class ConnectionBase:
 
         def once() -> int:
             return self._functions.nkt_conn_peek(           # type: ignore[no-any-return]
-                self._handle, max(size, 1), self._view_ref)
+                self._handle, c_size_t(max(size, 1)), self._view_ref)
 
         err = yield once
         if err == _lib.EOF:

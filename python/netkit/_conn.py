@@ -13,8 +13,8 @@ from time import monotonic
 
 from . import _lib
 from ._addr import Address
-from ._base import (ConnectionBase, ConnectionInfo, Front, address_of, buffer_of, check_encoding,
-                    dup_socket, iterate, pieces_of, take_descriptor)
+from ._base import (ONE, ConnectionBase, ConnectionInfo, Front, address_of, buffer_of,
+                    check_encoding, dup_socket, iterate, pieces_of, take_descriptor)
 from ._errors import error, os_exception
 from ._lib import DIRECT, Process, quick, slow, text_of
 from ._options import (LINE_MAX, MESSAGE_MAX, MS_MAX, QUEUE_MAX, USE_DEFAULT, Connecting, Default,
@@ -322,7 +322,7 @@ class Connection(ConnectionBase):
         if ms != self._read_ms:
             quick.nkt_conn_set_option(handle, _lib.OPT_READ_TIMEOUT_MS, ms)
             self._read_ms = ms
-        err = slow.nkt_conn_peek(handle, 1, self._view_ref)
+        err = slow.nkt_conn_peek(handle, ONE, self._view_ref)
         if err < 0 and self._goes_on(err, until):
             err = self._wait(self._some_once, until)
         if err < 0:

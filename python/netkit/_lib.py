@@ -460,8 +460,16 @@ nkt_poller_remove_udp     i:pp
 nkt_layout                z:pp
 """.strip().split("\n"))
 
+CPYTHON = sys.implementation.name == "cpython"
+
 # Why a function of netkit.h has no prototype above, by its name or, with *, its beginning.
 UNBOUND: Dict[str, str] = {}
+
+
+# What is called for every little thing that is read, and is given ctypes' own objects alone: a
+# handle, byref(), c_size_t. Nothing has to be converted there, and not looking whether it has to be
+# takes two fifths off a call.
+CONVERTED = frozenset(("nkt_conn_read_lines", "nkt_conn_peek", "nkt_conn_queued"))
 
 
 class Functions:
@@ -478,7 +486,8 @@ class Functions:
             raise AttributeError(name) from None
         function = library(self._holds_lock)[name]
         function.restype = LETTERS[result]
-        function.argtypes = [LETTERS[letter] for letter in arguments]
+        if not (CPYTHON and name in CONVERTED):
+            function.argtypes = [LETTERS[letter] for letter in arguments]
         setattr(self, name, function)
         return function
 
@@ -636,7 +645,6 @@ def get_include() -> str:
 # CPython's ctypes passes bytes as a pointer to them, and cuts arrays fast. PyPy's copies both ways
 # byte by byte, a third of a second for a megabyte; these ways around it take a thousandth of that.
 
-CPYTHON = sys.implementation.name == "cpython"
 # What is passed as it is.
 DIRECT: Any = bytes if CPYTHON else None
 
