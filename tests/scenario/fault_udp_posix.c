@@ -8,6 +8,7 @@
 
 #define NETKIT_IMPLEMENTATION
 #define SCENE_THRIFT 32
+#define PROBE_FILL_MAX 4096
 #include "netkit.h"
 
 #include "udp_table.h"

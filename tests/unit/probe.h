@@ -29,6 +29,11 @@ enum {
     PROBE_POLL_WAIT, PROBE_ALLOCATE, PROBE_ENTRIES
 };
 
+// How much of a block is filled with what nobody may rely on.
+#ifndef PROBE_FILL_MAX
+    #define PROBE_FILL_MAX SIZE_MAX
+#endif
+
 #define PROBE_PATIENCE ((int64_t)5000000000)    // ends a wait that should have ended
 #define PROBE_MS ((int64_t)1000000)
 
@@ -256,7 +261,7 @@ static inline void *probe_allocate(nkt_env *env, void *ptr, size_t old_size, siz
         __atomic_fetch_sub(&p->bytes, (long)kept, __ATOMIC_SEQ_CST);
         // By pointer, because compilers leave out what fills dead memory.
         static void *(*volatile fill)(void *, int, size_t) = memset;
-        fill(block, 0xDD, FRONT + kept);
+        fill(block, 0xDD, FRONT + (kept < PROBE_FILL_MAX ? kept : PROBE_FILL_MAX));
         free(block);
         return NULL;
     }
@@ -265,7 +270,8 @@ static inline void *probe_allocate(nkt_env *env, void *ptr, size_t old_size, siz
     if (grown == NULL) return NULL;
     memcpy(grown, &new_size, sizeof new_size);
     // What is not said to be zero is not zero.
-    if (new_size > kept) memset(grown + FRONT + kept, 0xAA, new_size - kept);
+    size_t end = new_size < PROBE_FILL_MAX ? new_size : PROBE_FILL_MAX;
+    if (end > kept) memset(grown + FRONT + kept, 0xAA, end - kept);
     if (block == NULL) __atomic_fetch_add(&p->blocks, 1, __ATOMIC_SEQ_CST);
     __atomic_fetch_add(&p->bytes, (long)new_size - (long)kept, __ATOMIC_SEQ_CST);
     return grown + FRONT;
