@@ -2215,11 +2215,12 @@ system headers, or compile with -D_GNU_SOURCE or -std=gnu99"
 // INLINE is for the way to a system call that is made millions of times: behind
 // one each return is mispredicted where the kernel clears what predicts them,
 // and costs some 10 ns. DIRECT is whether the system's own functions are called
-// there without the pointer of a table. Who builds for size does without both.
+// there without the pointer of a table. Who builds for size does without both,
+// and who does not optimise at all has nothing inline.
 #if defined(_MSC_VER)
     #define NKTI_APART static __declspec(noinline)
     #define NKTI_INLINE static __forceinline
-#elif defined(__GNUC__) && defined(__OPTIMIZE_SIZE__)
+#elif defined(__GNUC__) && (defined(__OPTIMIZE_SIZE__) || !defined(__OPTIMIZE__))
     #define NKTI_APART static __attribute__((noinline))
     #define NKTI_INLINE static
 #elif defined(__GNUC__)
