@@ -127,7 +127,9 @@ class Datagram:
 
     def __iter__(self) -> Iterator[Any]:
         """Data and sender."""
-        return iter((self.data, self.sender))
+        at = self._at + _ADDR
+        raw = self._raw[at:at + _ADDR_SIZE]
+        return iter((self.data, _senders.get(raw) or _sender_of(raw)))
 
     def __len__(self) -> int:
         return 2
