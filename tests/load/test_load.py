@@ -139,6 +139,13 @@ class Load:
         if float(said.group(1)) > RESPONSIVE_MS:
             raise Failure(f"a line takes {said.group(1)} ms {when}")
 
+    def still_there(self):
+        """What the system knows of connections to those that are gone."""
+        out = subprocess.run(["ss", "-Htno", "src", OUTSIDE], capture_output=True, text=True,
+                             check=False)
+        lines = out.stdout.splitlines()
+        return f"{len(lines)} connections to them are there, such as {lines[:3]}"
+
     def vanish(self):
         left = CLIENTS - CLIENTS // 2
         self.ping("with everybody there")
@@ -154,6 +161,9 @@ class Load:
             self.ping("meanwhile")
             pings += 1
             time.sleep(0.5)
+        if f", {left} here" not in self.server.lines[-1]:
+            raise Failure(f"{self.server.lines[-1]!r} is the last of them after "
+                          f"{time.monotonic() - start:.0f} s; {self.still_there()}")
         self.server.expect(rf"^guest\d+ left \(.*\), {left} here$")
         took = time.monotonic() - start
         why = {re.search(r"\((.*)\)", line).group(1) for line in self.server.lines[-50:]
