@@ -172,6 +172,8 @@ ERRNO: Dict[int, int] = {
     _lib.ENOTFOUND: _errno.ENOENT,
     _lib.ENODEV: _errno.ENODEV,
     _lib.EMSGSIZE: _errno.EMSGSIZE,
+    # Of datagrams: lines and messages that are too long are exceptions of their own.
+    _lib.ETOOLONG: _errno.EMSGSIZE,
     _lib.ENOTSOCK: _errno.ENOTSOCK,
     _lib.EFORKED: _errno.EPERM,
     _lib.ENETDOWN: _errno.ENETDOWN,
