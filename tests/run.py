@@ -56,7 +56,7 @@ class Config:
 
     def __init__(self, name, cc, flags, suites="unit scenario data fuzz", libs="-pthread", slow=1,
                  needs="", wine=False, prefix="", emulator="", match="", unlike="",
-                 in_test=False):
+                 unlike_emulated="", in_test=False):
         self.name = name
         self.cc = shlex.split(cc)
         self.flags = shlex.split(flags)
@@ -69,6 +69,9 @@ class Config:
         self.emulator = shlex.split(emulator)   # its prefix where the kernel does not run it
         self.match = re.compile(match)          # which programs ...
         self.unlike = re.compile(unlike) if unlike else None    # ... and which not
+        # ... nor these, where the emulator is what runs them
+        self.unlike_emulated = re.compile(unlike_emulated) if unlike_emulated else None
+        self.emulated = False                   # known once obstacle() has looked
         self.in_test = in_test                  # part of `make test`, or of test-all only
 
 
@@ -95,7 +98,8 @@ CONFIGS = [
     # segments, and a signal makes one take another's thread-local memory: not that program.
     Config("m32", M32, WARNINGS + " -O1 -g -D_FILE_OFFSET_BITS=64", slow=4,
            emulator="qemu-i386-static",
-           unlike="lookup_threads|" + QEMU_NOT, needs="gcc-12-multilib and qemu-user-static"),
+           unlike_emulated="lookup_threads|" + QEMU_NOT,
+           needs="gcc-12-multilib and qemu-user-static"),
     Config("poll", "gcc", WARNINGS + " -O2 -DNETKIT_USE_POLL", suites="unit scenario data",
            needs="gcc"),
     Config("kqueue", "gcc",
@@ -473,6 +477,7 @@ def obstacle(config):
         except OSError as error:
             status, output = 126, str(error)
         if status == 0 and output.strip() == "probe":
+            config.emulated = prefix != config.prefix
             config.prefix = prefix
             return ""
     return "%s builds programs that do not run; install %s\n%s" % (
@@ -487,6 +492,8 @@ def programs_of(config, words):
             wanted = config.match.search(name) and not (config.unlike and
                                                         config.unlike.search(name))
             if config.wine and name.endswith("_posix.c"):
+                wanted = False
+            if config.emulated and config.unlike_emulated.search(name):
                 wanted = False
             if wanted and has_main(source) and any(word in name for word in words):
                 found.append(source)
@@ -515,7 +522,7 @@ def plan(options):
         if why:
             jobs.append((config.name, lambda c=config, w=why: refused(c, w), False))
             continue
-        for source in sources:
+        for source in programs_of(config, words):       # fewer, if only an emulator runs them
             name = config.name + ": " + os.path.relpath(source, os.path.join(ROOT, "tests"))
             jobs.append((name, lambda c=config, s=source: run_program(c, s), False))
     return jobs
