@@ -19,6 +19,7 @@ from ._errors import error, os_exception
 from ._lib import DIRECT, Process, quick, slow, text_of
 from ._options import (LINE_MAX, MESSAGE_MAX, MS_MAX, QUEUE_MAX, USE_DEFAULT, Connecting, Default,
                        Lookup, Stream, check_timeout, default_stream, open_listener)
+from ._running import imported, in_loop, warn_in_loop
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -61,6 +62,10 @@ if hasattr(os, "register_at_fork"):
 _ending: Any = RLock()
 
 
+# How long a wait inside a running event loop is before there is a warning.
+LOOP_MS = 1
+
+
 def _slice_of(limit: Optional[float]) -> int:
     """How long the next wait in C may be, in milliseconds; 0 is as long as it takes."""
     if limit is None:
@@ -72,6 +77,8 @@ def _slice_of(limit: Optional[float]) -> int:
 
 def _first_slice_of(timeout: Optional[float]) -> int:
     """The same for the first wait of a call, without asking for the time."""
+    if imported("asyncio") is not None and in_loop():
+        return LOOP_MS
     if get_ident() == _Main.ident and (timeout is None or timeout * 1000 > SLICE_MS):
         return SLICE_MS
     return 0 if timeout is None else _slice_of(monotonic() + timeout)
@@ -184,14 +191,18 @@ class Connection(ConnectionBase):
         """Calls `once`, which waits in C, again after signals and slices, until the time is over.
 
         Python's signal handlers run in between; what they raise comes out here."""
+        inside = imported("asyncio") is not None and in_loop()
         while True:
-            ms = _slice_of(limit)
+            ms = LOOP_MS if inside else _slice_of(limit)
             if ms != self._read_ms:
                 quick.nkt_conn_set_option(self._handle, _lib.OPT_READ_TIMEOUT_MS, ms)
                 self._read_ms = ms
             err = once()
             if err >= 0 or not self._goes_on(err, limit):
                 return err
+            if inside:
+                inside = False
+                warn_in_loop()
 
     def _goes_on(self, err: int, limit: Optional[float]) -> bool:
         if err == _lib.EINTR:
@@ -498,8 +509,8 @@ class Connection(ConnectionBase):
 
     # --- Writing ------------------------------------------------------------------
 
-    def _write_ms_is(self, limit: Optional[float]) -> None:
-        ms = _slice_of(limit)
+    def _write_ms_is(self, limit: Optional[float], inside: bool = False) -> None:
+        ms = LOOP_MS if inside else _slice_of(limit)
         if ms != self._write_ms:
             quick.nkt_conn_set_option(self._handle, _lib.OPT_WRITE_TIMEOUT_MS, ms)
             self._write_ms = ms
@@ -510,6 +521,7 @@ class Connection(ConnectionBase):
         were written by others."""
         address, holder = address_of(pointer, keep)
         done = 0
+        inside = in_loop()
         while err < 0:
             done += quick.nkt_conn_written(self._handle)
             if not self._goes_on(err, limit):
@@ -519,6 +531,9 @@ class Connection(ConnectionBase):
                 raise failure
             if done == size:
                 break
+            if inside:
+                inside = False
+                warn_in_loop()
             self._write_ms_is(limit)
             err = slow.nkt_conn_write(self._handle, address + done, size - done)
         del holder
@@ -592,7 +607,8 @@ class Connection(ConnectionBase):
 
     def _write_pieces(self, array: Any, count: int, total: int, limit: Optional[float],
                       before: int) -> None:
-        self._write_ms_is(limit)
+        inside = in_loop()
+        self._write_ms_is(limit, inside)
         err = slow.nkt_conn_writev(self._handle, byref(array), count)
         if err == 0:
             return
@@ -603,6 +619,8 @@ class Connection(ConnectionBase):
             if isinstance(failure, OSError):
                 failure.sent = before + done            # type: ignore[attr-defined]
             raise failure
+        if inside:
+            warn_in_loop()
         pieces = (_lib.nkt_str * count).from_buffer(array)
         for piece in pieces:
             if done >= piece.len:
@@ -666,13 +684,17 @@ class Connection(ConnectionBase):
         try:
             with self._writing:
                 self._check()
+                inside = in_loop()
                 while True:
-                    self._write_ms_is(limit)
+                    self._write_ms_is(limit, inside)
                     err = once()
                     if err >= 0:
                         return
                     if not self._goes_on(err, limit):
                         raise self._failure(err)
+                    if inside:
+                        inside = False
+                        warn_in_loop()
         finally:
             if self._closed:
                 self._end()
@@ -813,11 +835,15 @@ def connect(address: AddressLike, port: Optional[int] = None, *,
     connecting = Connecting(False, address, port, timeout, default_port, family, source,
                             interface, attempt_delay, resolution_delay, stream)
     try:
+        inside = in_loop()
         while True:
             ms = SLICE_MS if get_ident() == _Main.ident else -1
-            err = slow.nkt_connect_wait(connecting.handle, ms)
+            err = slow.nkt_connect_wait(connecting.handle, LOOP_MS if inside else ms)
             if err != _lib.EAGAIN and err != _lib.EINTR:
                 break
+            if inside:
+                inside = False
+                warn_in_loop()
     except BaseException:
         quick.nkt_conn_close(connecting.handle)
         raise
@@ -926,8 +952,9 @@ class Listener:
         try:
             with self._accepting:
                 listener = self._check()
+                inside = in_loop()
                 while True:
-                    ms = _slice_of(limit)
+                    ms = LOOP_MS if inside else _slice_of(limit)
                     if ms != self._ms:
                         quick.nkt_listener_set_timeout(listener, ms)
                         self._ms = ms
@@ -936,6 +963,9 @@ class Listener:
                         return self._accepted(handle)
                     if err == _lib.EINTR or (err == _lib.ETIMEDOUT and
                                              (limit is None or monotonic() < limit)):
+                        if inside:
+                            inside = False
+                            warn_in_loop()
                         continue
                     raise error(err, quick.nkt_listener_os_error(listener))
         except BaseException:
@@ -1090,9 +1120,13 @@ def resolve(host: Union[str, IPLike], port: int = 0, *, family: Optional[int] = 
     """
     lookup = Lookup(host, port, timeout, family)
     try:
+        inside, waits = in_loop(), 0
         while not lookup.finish():
+            if inside and waits == 1:
+                warn_in_loop()
             ms = SLICE_MS if get_ident() == _Main.ident else -1
-            slow.nkt_task_wait(lookup.task, ms)
+            slow.nkt_task_wait(lookup.task, LOOP_MS if inside and waits == 0 else ms)
+            waits += 1
         return lookup.addresses()
     finally:
         lookup.close()

@@ -8,11 +8,12 @@ from time import monotonic
 
 from . import _lib
 from ._addr import Address
-from ._conn import _ending, _limit_of, _slice_of, free_when_idle, resolve
+from ._conn import LOOP_MS, _ending, _limit_of, _slice_of, free_when_idle, resolve
 from ._datagrams import (_SEND_AT_ONCE, _SIZE, DATAGRAM_MAX, MANY, Datagram, UDPBase, open_udp,
                          open_udp_pair, peer_of)
 from ._lib import Process, quick, slow
 from ._options import USE_DEFAULT, check_timeout
+from ._running import imported, in_loop, warn_in_loop
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -48,14 +49,18 @@ class UDP(UDPBase):
         over. Python's signal handlers run in between; what they raise comes out here."""
         limit = _limit_of(self._timeout_of(timeout))
         option = _lib.UDP_SEND_TIMEOUT_MS if sends else _lib.UDP_RECV_TIMEOUT_MS
+        inside = imported("asyncio") is not None and in_loop()
         while True:
-            ms = _slice_of(limit)
+            ms = LOOP_MS if inside else _slice_of(limit)
             if ms != self._ms[sends]:
                 quick.nkt_udp_set_option(self._handle, option, ms)
                 self._ms[sends] = ms
             err = once()
             if err == _lib.EINTR or (err == _lib.ETIMEDOUT and
                                      (limit is None or monotonic() < limit)):
+                if inside:
+                    inside = False
+                    warn_in_loop()
                 continue
             return err
 

@@ -190,6 +190,131 @@ class Surface(unittest.TestCase):
         nkt_python.python(code)
 
 
+# --- Calls that block, in a loop ------------------------------------------------
+
+class Blocking(unittest.TestCase):
+    """A call of netkit that waits inside a running loop is told, where it was made."""
+
+    def waits(self, stack):
+        """Calls that find nothing, and end by their time-outs."""
+        a, b = map(stack.enter_context, netkit.pair(timeout=0.02))
+        c, d = map(stack.enter_context, netkit.udp_pair(timeout=0.02))
+        listener = stack.enter_context(netkit.listen("127.0.0.1:0", timeout=0.02))
+        for fill in (lambda: a.write(b"x" * 1000), lambda: c.send(b"x" * 1000)):
+            with contextlib.suppress(TimeoutError):
+                while True:
+                    fill()
+        return {
+            "readline": lambda: a.readline(), "read": lambda: a.read(10),
+            "read1": lambda: a.read1(), "read1, timed": lambda: a.read1(timeout=0.02),
+            "read_until": lambda: a.read_until(b"$"), "iteration": lambda: next(iter(a)),
+            "lines": lambda: next(a.lines()), "read_message": lambda: a.read_message(),
+            "write": lambda: a.write(b"x" * 1000),
+            "writelines": lambda: a.writelines([b"x" * 1000] * 3),
+            "accept": lambda: listener.accept(), "recv": lambda: c.recv(),
+            "recv_many": lambda: c.recv_many(), "datagrams": lambda: next(iter(c)),
+            "send": lambda: c.send(b"x"), "send_many": lambda: c.send_many([b"x"])}
+
+    def told(self, call):
+        """What is warned about a call that ends by its time-out."""
+        with warnings.catch_warnings(record=True) as seen:
+            warnings.simplefilter("always")
+            with self.assertRaises(TimeoutError):
+                call()
+        return [(one.category, os.path.basename(one.filename), one.lineno) for one in seen
+                if "netkit.aio" in str(one.message)]
+
+    def test_a_wait_in_a_loop(self):
+        async def run(call):
+            return self.told(call)
+        with contextlib.ExitStack() as stack:
+            for name, call in self.waits(stack).items():
+                with self.subTest(call=name):
+                    self.assertEqual(self.told(call), [])
+                    for make in loops.LOOPS.values():
+                        self.assertEqual(loops.run(run(call), make),
+                                         [(RuntimeWarning, os.path.basename(__file__),
+                                           call.__code__.co_firstlineno)])
+
+    def test_once_for_a_place_and_for_many_slices(self):
+        async def run():
+            a, b = netkit.pair()
+            with a, b:
+                for timeout in (0.6, 0.02, 0.02):
+                    with self.assertRaises(TimeoutError):
+                        b.readline(timeout=timeout)
+        for how, count in (("default", 1), ("always", 3)):
+            with warnings.catch_warnings(record=True) as seen:
+                warnings.simplefilter(how)
+                loops.run(run())
+            self.assertEqual(len(seen), count, how)
+
+    def test_connect(self):
+        """To where nothing is accepted any more."""
+        with socket.socket() as full:
+            full.bind(("127.0.0.1", 0))
+            full.listen(0)
+            others = [socket.socket() for _ in range(8)]
+            for other in others:
+                other.setblocking(False)
+                other.connect_ex(full.getsockname())
+
+            async def run():
+                return self.told(lambda: netkit.connect(full.getsockname(), timeout=0.05))
+            try:
+                self.assertEqual(len(loops.run(run())), 1)
+            finally:
+                for other in others:
+                    other.close()
+
+    def test_what_is_there_is_not_a_wait(self):
+        async def run():
+            a, b = netkit.pair()
+            c, d = netkit.udp("127.0.0.1:0"), netkit.udp("127.0.0.1:0")
+            with a, b, c, d, netkit.listen("127.0.0.1:0") as listener:
+                for _ in range(3):
+                    a.write(b"line\n")
+                    self.assertEqual(b.readline(), b"line\n")
+                    a.writelines([b"more", b"!"])
+                    self.assertEqual((b.read(4), b.read1()), (b"more", b"!"))
+                    c.send(b"datagram", d.local)
+                    self.assertEqual(d.recv_many()[0].data, b"datagram")
+                with socket.create_connection(tuple(listener.address)):
+                    listener.accept().close()
+                netkit.resolve("127.0.0.1")
+        with warnings.catch_warnings():
+            warnings.simplefilter("error")
+            loops.run(run())
+
+    def test_aio_never_warns(self):
+        async def run():
+            async with aio.listen("localhost:0") as listener, aio.udp("127.0.0.1:0") as sock:
+                async with await aio.connect("localhost", listener.port) as conn:
+                    async with await listener.accept():
+                        for wait in (conn.readline, conn.read1, listener.accept, sock.recv,
+                                     sock.recv_many):
+                            with self.assertRaises(TimeoutError):
+                                await wait(timeout=0.02)
+                        with self.assertRaises(TimeoutError):
+                            while True:
+                                await conn.write(b"x" * 100000, timeout=0.02)
+                await aio.resolve("localhost")
+        for make in loops.LOOPS.values():
+            with warnings.catch_warnings():
+                warnings.simplefilter("error")
+                loops.run(run(), make)
+
+    def test_a_thread_of_a_program_with_a_loop(self):
+        def work():
+            return self.told(lambda: a.readline(timeout=0.02))
+
+        async def run():
+            return await asyncio.get_running_loop().run_in_executor(None, work)
+        a, b = netkit.pair()
+        with a, b:
+            self.assertEqual(loops.run(run()), [])
+
+
 # --- Cancelling -------------------------------------------------------------------
 
 DATA = b"first line\nsecond\n\x00\x00\x00\x05hello$rest of it"
