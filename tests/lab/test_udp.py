@@ -67,6 +67,15 @@ class Probe(Program):
                if found and found.group(1) != mark]
         equal(sorted(got), sorted(wanted), f"heard on {self.host.name}")
 
+    def hears(self, *wanted):
+        """The next datagrams, in any order, for one of several on a port, whom a message to
+        itself might not reach."""
+        got = []
+        for _ in wanted:
+            found = self.expect(r"^got (\S*) from \S+ to (\S+) on (\S+)$", 20)
+            got.append((found.group(1), found.group(2), found.group(3)))
+        equal(sorted(got), sorted(wanted), f"heard on {self.host.name}")
+
     def close(self):
         if self.process.poll() is not None:
             raise Failure(f"the probe on {self.host.name} has ended")
@@ -106,12 +115,21 @@ class Lab:
         return self.hosts[-1]
 
     def plug(self, host, net, card=None):
-        """A card of a host in one of the networks."""
-        card = card or f"net{net}"
+        """A card of a host in one of the networks; a `card` that is named is without addresses."""
+        bare, card = card is not None, card or f"net{net}"
         there = f"{host.name}{card}"
         self.switch.ip(f"link add {there} type veth peer name {card} netns {host.process.pid}\n"
                        f"link set {there} master br{net} up\n")
+        if bare:
+            host.ip(f"link set {card} addrgenmode none\n")
         host.ip(f"link set {card} up\n")
+
+    def carry_multicast(self, carried):
+        """Whether the switches pass on what is for a group; broadcasts they always do."""
+        word = "on" if carried else "off"
+        self.switch.ip("".join(f"link set {host.name}net{net} type bridge_slave "
+                               f"mcast_flood {word}\n"
+                               for host in (self.ann, self.bob, self.cy) for net in (0, 1)))
 
     def compile(self, sources, name):
         target = os.path.join(self.folder, name)
@@ -214,20 +232,21 @@ def each_card(lab):
     ann.close()
 
 
-def two_programs(lab):
+def two_programs(lab, group_text, address, *broadcast_too):
     ann = lab.open(lab.ann)
     one, two = lab.open(lab.bob, f":{PORT}", "reuse"), lab.open(lab.bob, f":{PORT}", "reuse")
     for probe in (one, two):
-        equal(probe.do(f"join {GROUP4} - -"), "2", "interfaces joined")
+        equal(probe.do(f"join {group_text} - -"), "2", "interfaces joined")
     # Without being asked for, a port is not shared.
     refused = Program(lab.bob.enter + [lab.probe, f":{PORT}"], runner=[])
     refused.expect(r"^open NKT_EADDRINUSE$", 20)
-    ann.do(f"send both {GROUP4}:{PORT}")
-    ann.do(f"broadcast wide {PORT}")
+    ann.do(f"send both {address}")
+    wanted = [("both", group_text, "net0"), ("both", group_text, "net1")]
+    if broadcast_too:
+        ann.do(f"broadcast wide {PORT}")
+        wanted += [("wide", "10.1.0.255", "net0"), ("wide", "10.2.0.127", "net1")]
     for probe in (one, two):
-        time.sleep(QUIET_S)
-        for _ in range(4):
-            probe.expect(r"^got (both|wide) from 10\.[12]\.0\.1:", 20)
+        probe.hears(*wanted)
     close_all(ann, one, two)
 
 
@@ -256,28 +275,30 @@ def broadcast(lab, *args):
 
 # Cards that come and go
 
-def new_card(lab, blocking):
+def new_card(lab, group_text, address, net, blocking):
     """A card that is plugged in, and one that gets its address later, are joined by themselves."""
     lab.plug(lab.ann, 0, "extra0")
-    lab.ann.ip("addr add 10.3.0.1/24 dev extra0\n")
+    lab.ann.ip(f"addr add {net[0]} dev extra0 {net[2]}\n")
+    sender = re.escape(address.format(net[0].partition("/")[0])) + r":\d+"
+    address = address.format(group_text) + f":{PORT}"
     index = index_of(lab.ann, "extra0")
     ann = lab.open(lab.ann, ":0")
     ann.do(f"through {index}")
     if blocking:
-        bob = lab.open(lab.bob, f":{PORT}", f"blocking={GROUP4}")
+        bob = lab.open(lab.bob, f":{PORT}", f"blocking={group_text}")
         equal(bob.expect(r"^join (\S+)$", 20).group(1), "2", "interfaces joined")
     else:
         bob = lab.open(lab.bob)
-        equal(bob.do(f"join {GROUP4} - -"), "2", "interfaces joined")
+        equal(bob.do(f"join {group_text} - -"), "2", "interfaces joined")
     try:
         lab.plug(lab.bob, 0, "late0")               # up, without an address
-        ann.do(f"send early {GROUP4}:{PORT}")
-        bob.expect(r"^got early from 10\.3\.0\.1:\d+ to 239\.255\.77\.77 on net0$", 20)
-        lab.bob.ip("addr add 10.3.0.2/24 dev late0\n")
+        ann.do(f"send early {address}")
+        bob.expect(rf"^got early from {sender} to {group_text} on net0$", 20)
+        lab.bob.ip(f"addr add {net[1]} dev late0 {net[2]}\n")
         heard = []
         for _ in range(40):
-            ann.do(f"send now {GROUP4}:{PORT}")
-            heard.append(bob.expect(r"^got now from 10\.3\.0\.1:\d+ to \S+ on (\S+)$",
+            ann.do(f"send now {address}")
+            heard.append(bob.expect(rf"^got now from {sender} to \S+ on (\S+)$",
                                     20).group(1))
             if "late0" in heard:
                 break
@@ -294,8 +315,8 @@ def new_card(lab, blocking):
                 if bob.do("joined") == "2":
                     break
             equal(bob.do("joined"), "2", "interfaces joined")
-        ann.do(f"send still {GROUP4}:{PORT}")
-        bob.expect(r"^got still from 10\.3\.0\.1:\d+ to \S+ on net0$", 20)
+        ann.do(f"send still {address}")
+        bob.expect(rf"^got still from {sender} to \S+ on net0$", 20)
     finally:
         lab.switch.run(["ip", "link", "del", "boblate0"])
         lab.switch.run(["ip", "link", "del", "annextra0"])
@@ -379,64 +400,115 @@ def avahi(lab):
     server.stop()
 
 
-def lobby(lab, *python):
-    """Three hosts find each other within a second of the last one's coming. Those that are named
-    run the Python program, the interpreter's start counted."""
-    in_python = ["env", f"PYTHONPATH={os.path.join(ROOT, 'python')}",
-                 f"NETKIT_LIBRARY={nkt_python.library()}", sys.executable,
-                 os.path.join(ROOT, "examples", "lan_lobby.py")]
+# A broadcast may be the first that is heard, between opening and joining.
+BY_EITHER = r"(?:239\.255\.77\.77|10\.1\.0\.255|10\.2\.0\.127)"
+BY_BROADCAST = r"(?:10\.1\.0\.255|10\.2\.0\.127)"
 
+
+def in_python(*args):
+    return ["env", f"PYTHONPATH={os.path.join(ROOT, 'python')}",
+            f"NETKIT_LIBRARY={nkt_python.library()}", sys.executable, *args]
+
+
+def lobby(lab, how, *python):
+    """Three hosts find each other within a second of the last one's coming. Those that are named
+    run the Python program; the interpreter's start is counted, so that there only the median must
+    be within it."""
     def command(host):
-        return host.enter + (in_python if host.name in python else [lab.lobby])
+        return host.enter + (in_python(os.path.join(ROOT, "examples", "lan_lobby.py"))
+                             if host.name in python else [lab.lobby])
     players = [Program(command(host) + [host.name, "120"], runner=[])
                for host in (lab.ann, lab.bob)]
     for player, other in zip(players, ("bob", "ann")):
-        player.expect(rf"^{other} is at 10\.[12]\.0\.\d:5577, by ", 20)
+        player.expect(rf"^{other} is at 10\.[12]\.0\.\d:5577, by {how}$", 20)
     took = []
     for turn in range(11):
         begin = time.monotonic()
         last = Program(command(lab.cy) + [f"cy{turn}", "120"], runner=[])
         for player in players:
-            player.expect(rf"^cy{turn} is at 10\.[12]\.0\.3:5577, by ", 20)
+            player.expect(rf"^cy{turn} is at 10\.[12]\.0\.3:5577, by {how}$", 20)
         for other in ("ann", "bob"):
-            if not any(line.startswith(other + " is at") for line in last.lines):
-                last.expect(rf"^{other} is at ", 20)
+            found = rf"^{other} is at 10\.[12]\.0\.\d:5577, by {how}$"
+            if not any(re.search(found, line) for line in last.lines):
+                last.expect(found, 20)
         took.append(time.monotonic() - begin)
         last.process.kill()
         last.process.wait()
     took.sort()
-    if took[5] > 1.0:
-        raise Failure(f"the median of the times is {took[5]:.2f} s")
+    print(f"    the median of 11 times is {took[5]:.2f} s, the longest {took[10]:.2f} s")
+    if took[5] > 1.0 or (took[10] > 1.0 and not python):
+        raise Failure(f"not found within a second: {' '.join(f'{one:.2f}' for one in took)}")
     for player in players:
         player.process.kill()
         player.process.wait()
 
 
+def discover(lab, how):
+    """The toolbox's command, on every interface: two of it and a player find each other."""
+    player = Program(lab.ann.enter + [lab.lobby, "ann", "60"], runner=[])
+    tools = [Program(host.enter + in_python("-m", "netkit", "discover", "--name", host.name,
+                                            "--time", "5"), runner=[])
+             for host in (lab.bob, lab.cy)]
+    for number, name in ((2, "bob"), (3, "cy")):
+        wanted = rf"^{name} is at 10\.[12]\.0\.{number}:5577, by {how}$"
+        if not any(re.search(wanted, line) for line in player.lines):
+            player.expect(wanted, 20)
+    for tool, other, number in zip(tools, ("cy", "bob"), (3, 2)):
+        equal(tool.finish(), 0, "exit status")
+        for name, host in (("ann", 1), (other, number)):
+            found = [line for line in tool.lines if line.startswith(name + " is at ")]
+            if len(found) != 1 or not re.search(
+                    rf" is at 10\.[12]\.0\.{host}:5577, by {how}$", found[0]):
+                raise Failure(f"of {name} it says {found}")
+    player.process.kill()
+    player.process.wait()
+
+
+def without_multicast(lab, function, *options):
+    """On switches that drop multicast; broadcasts are what is left."""
+    lab.carry_multicast(False)
+    try:
+        function(lab, BY_BROADCAST, *options)
+    finally:
+        lab.carry_multicast(True)
+
+
+ADDRESS4, ADDRESS6 = f"{GROUP4}:{PORT}", f"[{GROUP6}]:{PORT}"
+NEW4 = (GROUP4, "{}", ("10.3.0.1/24", "10.3.0.2/24", ""))
+NEW6 = (GROUP6, "[{}]", ("fd03::1/64", "fd03::2/64", "nodad"))
 ROWS = [
-    ("an IPv4 group, on both networks", group, GROUP4, f"{GROUP4}:{PORT}"),
-    ("an IPv6 group, on both networks", group, GROUP6, f"[{GROUP6}]:{PORT}"),
-    ("an IPv4 group, two sockets", group, GROUP4, f"{GROUP4}:{PORT}", "two"),
-    ("an IPv6 group, two sockets", group, GROUP6, f"[{GROUP6}]:{PORT}", "two"),
+    ("an IPv4 group, on both networks", group, GROUP4, ADDRESS4),
+    ("an IPv6 group, on both networks", group, GROUP6, ADDRESS6),
+    ("an IPv4 group, two sockets", group, GROUP4, ADDRESS4, "two"),
+    ("an IPv6 group, two sockets", group, GROUP6, ADDRESS6, "two"),
     ("joined on one card", one_card_joined),
     ("sent by one card", one_card_sent),
     ("each card's result", each_card),
-    ("two programs on one port", two_programs),
+    ("two programs on one port", two_programs, GROUP4, ADDRESS4, "broadcast too"),
+    ("two programs on one port, IPv6", two_programs, GROUP6, ADDRESS6),
     ("one source of an IPv4 group", sources, "232.1.2.3", f"232.1.2.3:{PORT}", "10.1.0.1",
      "fd01::1"),
     ("one source of an IPv6 group", sources, "ff35::99", f"[ff35::99]:{PORT}", "fd01::1",
      "10.1.0.1"),
     ("broadcast on both networks", broadcast),
     ("broadcast on both networks, two sockets", broadcast, "two"),
-    ("a card comes while a poller waits", new_card, False),
-    ("a card comes while a blocking call waits", new_card, True),
+    ("a card comes while a poller waits", new_card, *NEW4, False),
+    ("a card comes while a blocking call waits", new_card, *NEW4, True),
+    ("a card comes while a poller waits, IPv6", new_card, *NEW6, False),
+    ("a card comes while a blocking call waits, IPv6", new_card, *NEW6, True),
     ("a host without IPv6", without_ipv6),
     ("a host with loopback only", only_loopback),
     ("a host without any network", no_network),
     ("larger than the path takes", path_mtu),
     ("multicast DNS beside avahi-daemon", avahi),
-    ("three hosts in the lobby", lobby),
-    ("three hosts in the lobby, in Python", lobby, "ann", "bob", "cy"),
-    ("three hosts in the lobby, in both languages", lobby, "bob"),
+    ("three hosts in the lobby", lobby, BY_EITHER),
+    ("three hosts in the lobby, in Python", lobby, BY_EITHER, "ann", "bob", "cy"),
+    ("three hosts in the lobby, in both languages", lobby, BY_EITHER, "bob"),
+    ("no multicast: the lobby by broadcast", without_multicast, lobby),
+    ("no multicast: the lobby by broadcast, in Python", without_multicast, lobby, "ann", "bob",
+     "cy"),
+    ("python -m netkit discover", discover, BY_EITHER),
+    ("no multicast: python -m netkit discover by broadcast", without_multicast, discover),
 ]
 
 
