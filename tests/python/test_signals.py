@@ -21,25 +21,47 @@ nkt_python.use_netkit()
 import netkit                                                           # noqa: E402
 
 LIMIT_S = 30
-# A program of its own: a wait in its main thread that a real SIGINT ends.
+# A program of its own: waits in its main thread, each of which a real SIGINT ends.
 WAIT = """
-import os, signal, sys, threading, time
+import os, signal, socket, sys, threading, time
 import netkit
 a, b = netkit.pair()
 listener = netkit.listen("localhost:0")
 busy = netkit.connect(listener.address)
+sock = netkit.udp("127.0.0.1:0")
+full, far = netkit.udp_pair()
+try:
+    while True:
+        full.send(b"x" * 1000, timeout=0.01)
+except TimeoutError:
+    pass
+# Nothing more than these is taken: who connects hears nothing.
+backlog = socket.socket()
+backlog.bind(("127.0.0.1", 0))
+backlog.listen(0)
+others = [socket.socket() for _ in range(8)]
+for other in others:
+    other.setblocking(False)
+    other.connect_ex(backlog.getsockname())
 waits = {
     "readline": a.readline,
     "readline with a time-out": lambda: a.readline(timeout=60),
     "read_exact": lambda: a.read_exact(10),
+    "read_message": a.read_message,
     "iteration": lambda: next(iter(a)),
     "text": lambda: next(a.lines()),
     "socket": busy.readline,
     "write": lambda: [busy.write(b"x" * 1000000) for _ in range(100)],
     "accept": lambda: [listener.accept() for _ in range(2)],
     "serve": lambda: netkit.serve(lambda conn: conn.read(), listener),
+    "connect": lambda: netkit.connect(backlog.getsockname(), timeout=60),
+    "recv": sock.recv,
+    "recv with a time-out": lambda: sock.recv(timeout=60),
+    "recv_many": sock.recv_many,
+    "datagrams": lambda: next(iter(sock)),
+    "send": lambda: full.send(b"x" * 1000),
+    "send_many": lambda: full.send_many([b"x" * 1000] * 10),
 }
-wait = waits[sys.argv[1]]
 def interrupt():
     time.sleep(0.1)
     times.append(time.monotonic())
@@ -48,43 +70,45 @@ def interrupt():
         os.kill(os.getpid(), signal.SIGINT)
     else:
         signal.pthread_kill(threading.get_ident(), signal.SIGINT)
-for _ in range(int(sys.argv[3])):
+for name in sys.argv[1].split(",") * int(sys.argv[3]):
     times = []
     threading.Thread(target=interrupt, daemon=True).start()
     try:
-        wait()
+        waits[name]()
     except KeyboardInterrupt:
-        print((time.monotonic() - times[0]) * 1000)
+        print((time.monotonic() - times[0]) * 1000, name)
 """
 
 
 class Interrupts(unittest.TestCase):
-    def interrupted(self, wait, to="process", times=1):
+    def interrupted(self, waits, to="process", times=1):
         """How long each of so many took to end, in milliseconds, the shortest first."""
-        out, _ = nkt_python.python(WAIT, wait, to, str(times))
-        took = sorted(map(float, out.split()))
-        self.assertEqual(len(took), times)
-        return took
+        out, _ = nkt_python.python(WAIT, ",".join(waits), to, str(times))
+        rows = [line.partition(" ") for line in out.splitlines()]
+        self.assertEqual([name for _, _, name in rows], list(waits) * times)
+        return sorted(float(ms) for ms, _, _ in rows)
 
     def test_a_real_sigint_ends_every_wait(self):
-        for wait in ("readline", "readline with a time-out", "read_exact", "iteration", "text",
-                     "socket", "write", "accept", "serve"):
-            with self.subTest(wait=wait):
-                self.interrupted(wait)
+        # serve() closes its listener.
+        self.interrupted(("readline", "readline with a time-out", "read_exact", "read_message",
+                          "iteration", "text", "socket", "write", "accept", "connect", "recv",
+                          "recv with a time-out", "recv_many", "datagrams", "send", "send_many",
+                          "serve"))
 
     def test_how_soon(self):
-        took = self.interrupted("socket", times=11)
+        took = self.interrupted(["socket"], times=11)
         print("Ctrl-C, ms: median %.1f" % took[5])
         self.assertLess(took[5], 100)
 
     def test_a_signal_that_another_thread_gets(self):
-        took = self.interrupted("socket", "thread", times=11)
+        took = self.interrupted(["socket"], "thread", times=11)
         print("Ctrl-C by another thread, ms: median %.1f, worst %.1f" % (took[5], took[10]))
         self.assertLess(took[5], 400)
 
     @unittest.skipUnless(hasattr(signal, "setitimer"), "there is no setitimer")
     def test_other_handlers_run_and_the_wait_goes_on(self):
         a, b = netkit.pair()
+        c, d = netkit.udp_pair()
         seen = []
 
         def handler(number, frame):
@@ -93,12 +117,16 @@ class Interrupts(unittest.TestCase):
             seen.append(number)
             if len(seen) == 3:
                 signal.setitimer(signal.ITIMER_REAL, 0)
-                a.write(b"late\n")
+                send(b"late\n")
         before = signal.signal(signal.SIGALRM, handler)
         try:
-            with a, b:
-                for read in (b.readline, lambda: b.read_exact(5), lambda: b.read(5),
-                             lambda: b.read_until(b"\n"), lambda: next(iter(b))):
+            with a, b, c, d:
+                for read, send in ((b.readline, a.write), (lambda: b.read_exact(5), a.write),
+                                   (lambda: b.read(5), a.write),
+                                   (lambda: b.read_until(b"\n"), a.write),
+                                   (lambda: next(iter(b)), a.write),
+                                   (lambda: d.recv().data, c.send),
+                                   (lambda: d.recv_many()[0].data, c.send)):
                     del seen[:]
                     signal.setitimer(signal.ITIMER_REAL, 0.02, 0.02)
                     self.assertEqual(read(), b"late\n")
