@@ -412,7 +412,8 @@ typedef struct nkt_sys_core {
     int (*connect_result)(nkt_env *env, nkt_fd fd);
     // Bytes, NKT_EOF, NKT_EAGAIN or an error. Never waits.
     ptrdiff_t (*recv)(nkt_env *env, nkt_fd fd, void *buf, size_t cap);
-    // As recv, but waits for the first byte. NULL where there is no such thing.
+    // As recv, but waits for the first byte, until another thread's shutdown of
+    // NKT_READ. NULL where there is no such thing.
     ptrdiff_t (*recv_wait)(nkt_env *env, nkt_fd fd, void *buf, size_t cap);
     ptrdiff_t (*send)(nkt_env *env, nkt_fd fd, const nkt_str *pieces, size_t count);
     int (*shutdown)(nkt_env *env, nkt_fd fd, uint32_t directions);  // NKT_READ | NKT_WRITE
@@ -479,7 +480,8 @@ typedef struct nkt_sys_udp {
     int (*set_option)(nkt_env *env, nkt_fd fd, int family, int option, int64_t value);
     int (*get_option)(nkt_env *env, nkt_fd fd, int family, int option, int64_t *value);
     // Up to `count` datagrams into the list's buffers: how many, NKT_EAGAIN or
-    // an error. With `facts`, where, how and through what each came too.
+    // an error. With `facts`, where, how and through what each came too. What
+    // comes in after a connect is from the peer alone.
     int (*recv)(nkt_env *env, nkt_fd fd, int family, struct nkt_datagram *list, int count,
                 bool facts);
     // How many were taken, NKT_EAGAIN, or why not the first. `*segments` allows
@@ -1203,14 +1205,16 @@ typedef struct nkt_conn_opts {
 // Makes a connection of a connected stream socket: from socketpair, from a
 // service manager, from another library. On success netkit owns the descriptor
 // and sets it as it needs it; on failure it is still yours.
-// Never blocks. Returns NKT_OK, NKT_ENOTSOCK, NKT_ENOTCONN, NKT_ENOMEM, NKT_EOS
-// if the system does not make it nonblocking.
+// Never blocks. Returns NKT_OK, NKT_EINVAL for options that cannot be,
+// NKT_ENOTSOCK, NKT_ENOTCONN, NKT_ENOMEM, NKT_EOS or what the system says if it
+// does not make it nonblocking.
 NKT_API int nkt_conn_adopt(nkt_fd fd, const nkt_conn_opts *opts, nkt_conn **conn);
 // Gives the descriptor back, in blocking mode, and frees the handle.
 // Never blocks. Returns NKT_OK, NKT_EBUSY while there is anything buffered,
 // queued or connecting, NKT_ENOTCONN after a connect that failed,
 // NKT_EUNSUPPORTED without a descriptor or under a layer, NKT_EOS if the system
-// does not make it blocking: then the handle is as it was.
+// does not make it blocking: then the handle is as it was. One that was
+// interrupted may be shut for reading; see nkt_conn_interrupt.
 NKT_API int nkt_conn_detach(nkt_conn *conn, nkt_fd *fd);
 
 // Makes a connection of your own transport. `self` is freed by its close
@@ -1228,8 +1232,9 @@ NKT_API int nkt_conn_push(nkt_conn *conn, const nkt_transport *transport, void *
 NKT_API void nkt_conn_notify(nkt_conn *conn);
 
 // Ends every wait on the handle with NKT_ECANCELED, now and for good. Bytes
-// that are buffered stay readable. Any thread, until it is closed. Never
-// blocks.
+// that are buffered stay readable. Where a blocking handle waits for its socket
+// alone, the socket is shut for reading, for all who share it. Any thread,
+// until it is closed. Never blocks.
 NKT_API void nkt_conn_interrupt(nkt_conn *conn);
 
 // Closes and frees it; takes it out of its poller. Queued output is discarded:
@@ -1239,7 +1244,7 @@ NKT_API void nkt_conn_interrupt(nkt_conn *conn);
 // NULL is allowed. Never blocks. Returns how many queued bytes were discarded.
 NKT_API size_t nkt_conn_close(nkt_conn *conn);
 // As nkt_conn_close, but the peer gets a reset; where the system refuses that,
-// and on a Unix-domain socket, it gets an end. Never blocks.
+// and on a Unix-domain socket, it gets what a close gives it. Never blocks.
 NKT_API size_t nkt_conn_abort(nkt_conn *conn);
 
 // The two ends. No address for a Unix-domain socket or in-memory pair. IPv4
@@ -8733,7 +8738,7 @@ static int nkti_wait_bare(nkt_conn *conn, int64_t deadline) {
     watch.ready = 0;
     nkti_atomic_store(&conn->now.in_recv, 1);
     if (nkti_atomic_load(&conn->canceled) == 0) {
-        result = env->core->wait(env, &watch, 1, nkti_until(nkti_now(env), deadline));
+        result = nkti_os_wait(env, &watch, 1, nkti_until(nkti_now(env), deadline));
     }
     nkti_atomic_store(&conn->now.in_recv, 0);
     return result < 0 ? result : NKT_OK;
@@ -8746,9 +8751,9 @@ static int nkti_conn_wait(nkt_conn *conn, uint32_t direction, int64_t *deadline)
     nkt_interest interest;
     int err = nkti_conn_deadline(conn, direction, deadline);
     if (err < 0) return err;
-    if (direction == NKT_READ && nkti_is_direct(conn->top) && env->core->recv_wait != NULL) {
-        return nkti_wait_bare(conn, *deadline);
-    }
+    // What another environment's shutdown does to its wait is not known.
+    if (direction == NKT_READ && nkti_is_direct(conn->top) && env->core == &nkti_os_core &&
+        env->core->recv_wait != NULL) return nkti_wait_bare(conn, *deadline);
     nkti_interest_clear(&interest);
     err = nkti_wait_begin(env, place, &conn->canceled);
     if (err < 0) return err;
@@ -9130,6 +9135,7 @@ NKT_API int nkt_conn_detach(nkt_conn *conn, nkt_fd *fd) {
     }
     nkt_fd detached = nkti_socket_fd(&conn->bottom);
     if (detached == NKT_NO_FD) return NKT_ENOTCONN;
+    nkti_settle(&conn->handle, &conn->canceled);
     int err = env->core->set_blocking(env, detached, true);
     if (err < 0) return err;
     if (conn->recv_wait_works) env->core->set_option(env, detached, NKT_SO_RECV_WAIT, 0);
@@ -10395,7 +10401,7 @@ static void nkti_race_add(nkt_conn *conn, nkti_race *race, int family, const nkt
         if (k < to->count) continue;
         one.addr = nkt_addr_make(&ips[i], race->port);
         one.rank = 0;
-        if (race->lookup_err[family] != NKT_EOF) {      // not the only one
+        if (race->lookup_err[family] != NKT_EOF) {      // from a look-up
             nkt_ip source = nkti_source_of(conn->handle.env, &ips[i], race->port);
             one.rank = nkti_rank(&ips[i], &source);
         }
@@ -11276,9 +11282,9 @@ static int nkti_listen_two(nkt_listener *listener, const nkt_listen_opts *opts,
         bool has_ipv6 = err >= 0;
         if (has_ipv6 && port == 0) {
             err = nkti_fd_name(listener->handle.env, listener->fds[0], false, &local);
-            if (err >= 0) chosen = local.port;
+            chosen = err >= 0 ? local.port : 0;
+            if (chosen == 0) err = NKT_EOS;     // IPv4 would get a port of its own
         }
-        // Without a name IPv4 would get a port of its own.
         if (err >= 0 || !has_ipv6) err = nkti_listen_addr(listener, opts, ipv4, chosen, false);
         if (err < 0 && has_ipv6 && nkti_is_no_family(err)) return NKT_OK;
         if (err < 0) nkti_listener_close_fds(listener);
@@ -11781,7 +11787,7 @@ NKTI_INLINE int nkti_udp_recv_fd(nkt_udp *udp, int at, nkt_datagram *list, int c
     nkt_env *env = udp->handle.env;
     const nkt_sys_udp *sys = nkti_udp_sys(env);
     for (int left = NKTI_UDP_SWALLOWED; left > 0; left--) {
-        int got = sys == &nkti_os_udp
+        int got = NKTI_DIRECT && sys == &nkti_os_udp
             ? nkti_os_udp_recv(env, udp->fds[at], udp->families[at], list, count, facts)
             : sys->recv(env, udp->fds[at], udp->families[at], list, count, facts);
         if (got > 0 && udp->strangers) {
@@ -11854,7 +11860,7 @@ NKTI_INLINE int nkti_udp_send_fds(nkt_udp_link *link, const nkt_datagram *list, 
     while (run < count && nkti_udp_fd_for(udp, &list[run].addr) == at) run++;
     // An answer to somebody else's datagram is for the receiver to hear of.
     for (int i = 0; i < NKTI_UDP_SWALLOWED; i++) {
-        sent = sys == &nkti_os_udp
+        sent = NKTI_DIRECT && sys == &nkti_os_udp
             ? nkti_os_udp_send(env, udp->fds[at], udp->families[at], list, run, &udp->segments)
             : sys->send(env, udp->fds[at], udp->families[at], list, run, &udp->segments);
         if (sent >= 0 || sent == NKT_EAGAIN) return sent;
@@ -12404,9 +12410,9 @@ static int nkti_udp_open_two(nkt_udp *udp, const nkt_udp_opts *opts, const nkt_i
         bool has_ipv6 = err >= 0;
         if (has_ipv6 && port == 0) {
             err = nkti_udp_socket_local(&udp->bottom, &local);
-            if (err >= 0) chosen = local.port;
+            chosen = err >= 0 ? local.port : 0;
+            if (chosen == 0) err = NKT_EOS;     // IPv4 would get a port of its own
         }
-        // Without a name IPv4 would get a port of its own.
         if (err >= 0 || !has_ipv6) err = nkti_udp_open_one(udp, opts, ipv4, chosen, false);
         if (err < 0 && has_ipv6 && !nkti_udp_is_final(udp, err)) return NKT_OK;
         if (err < 0) nkti_udp_socket_close(&udp->bottom);

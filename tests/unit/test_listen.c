@@ -232,7 +232,7 @@ static void without_a_name(void) {
         p.core.local_name = nameless;
         memset(&opts, 0, sizeof opts);
         opts.env = &p.env;
-        CHECK_INT(nkt_listen("localhost:0", &opts, &listener), NKT_ENOTCONN);
+        CHECK_INT(nkt_listen("localhost:0", &opts, &listener), NKT_EOS);
         CHECK(listener == NULL);
         probe_close(&p);
     }

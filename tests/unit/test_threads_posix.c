@@ -192,7 +192,43 @@ static void interrupted_conns(int carrier, int32_t timeout_ms) {
     probe_close(&p);
 }
 
+// Who was interrupted may hand the descriptor over at once, while the other
+// thread is still inside its call. With the system's own functions: they wait
+// for the socket alone.
+static void *detach_when_canceled(void *arg) {
+    victim *v = (victim *)arg;
+    nkt_str line;
+    nkt_fd fd = NKT_NO_FD;
+    v->err = nkt_conn_read_line(v->conn, &line);
+    if (CHECK_INT(nkt_conn_detach(v->conn, &fd), NKT_OK)) close((int)fd);
+    return NULL;
+}
+
+static void detached_conns(int32_t timeout_ms) {
+    uint32_t seed = 5;
+    for (int round = 0; round < ROUNDS; round++) {
+        int ends[2];
+        victim reader, by;
+        nkt_conn_opts opts;
+        pthread_t threads[2];
+        memset(&reader, 0, sizeof reader);
+        memset(&opts, 0, sizeof opts);
+        opts.stream.read_timeout_ms = timeout_ms;
+        CHECK_INT(socketpair(AF_UNIX, SOCK_STREAM, 0, ends), 0);
+        CHECK_INT(nkt_conn_adopt(ends[0], &opts, &reader.conn), NKT_OK);
+        by = reader;
+        by.seed = &seed;
+        threads[0] = start(detach_when_canceled, &reader);
+        threads[1] = start(interrupt, &by);
+        for (int i = 0; i < 2; i++) join(threads[i]);
+        CHECK_INT(reader.err, NKT_ECANCELED);
+        close(ends[1]);
+    }
+}
+
 static void interrupts(void) {
+    TEST("interrupted, and detached at once") detached_conns(0);
+    TEST("interrupted in a timed wait, and detached at once") detached_conns(30000);
     for (int carrier = 0; carrier < CARRIERS; carrier++) {
         char name[100];
         snprintf(name, sizeof name, "%s: reader and writer interrupted by two",

@@ -231,7 +231,7 @@ static void test_ports_unknown(void) {
     opts.two_sockets = true;
     long before = p.descriptors;
     p.core.local_name = nameless;
-    CHECK_INT(nkt_udp_open(":0", &opts, &udp), NKT_ENOTCONN);
+    CHECK_INT(nkt_udp_open(":0", &opts, &udp), NKT_EOS);
     CHECK(udp == NULL);
     CHECK_INT(p.descriptors, before);
     p.core.local_name = probe_system()->local_name;
@@ -253,6 +253,38 @@ static int full_send(nkt_env *env, nkt_fd fd, int family, const nkt_datagram *li
                      bool *segments) {
     (void)env, (void)fd, (void)family, (void)list, (void)count, (void)segments;
     return NKT_EAGAIN;
+}
+
+static int interrupted_send(nkt_env *env, nkt_fd fd, int family, const nkt_datagram *list,
+                            int count, bool *segments) {
+    (void)env, (void)fd, (void)family, (void)list, (void)count, (void)segments;
+    return NKT_EINTR;
+}
+
+static int interrupted_recv(nkt_env *env, nkt_fd fd, int family, nkt_datagram *list, int count,
+                            bool facts) {
+    (void)env, (void)fd, (void)family, (void)list, (void)count, (void)facts;
+    return NKT_EINTR;
+}
+
+// A system that never says anything else holds up nobody who does not wait.
+static void test_interrupted_for_ever(bool connected) {
+    nkt_udp_opts opts = opts_of();
+    nkt_sys_udp sys = *nkt_sys_udp_default();
+    char buf[8], text[NKT_ADDR_TEXT_MAX];
+    opts.nonblocking = true;
+    sys.send = interrupted_send;
+    sys.recv = interrupted_recv;
+    p.env.udp = &sys;
+    nkt_udp *udp = open_on("127.0.0.1:0", &opts);
+    nkt_addr to = local_of(udp);
+    CHECK_RANGE(nkt_addr_format(&to, text, sizeof text), 1, NKT_ADDR_TEXT_MAX);
+    if (connected) CHECK_INT(nkt_udp_connect(udp, text), NKT_OK);
+    CHECK_INT(nkt_udp_send(udp, "x", 1, connected ? NULL : &to), NKT_EAGAIN);
+    CHECK_INT(nkt_udp_recv(udp, buf, sizeof buf, NULL), NKT_EAGAIN);
+    p.env.udp = NULL;
+    CHECK_INT(nkt_udp_send(udp, "y", 1, connected ? NULL : &to), 1);
+    nkt_udp_close(udp);
 }
 
 static void test_room_not_told(void) {
@@ -845,6 +877,8 @@ int main(void) {
     TEST("two sockets agree on a free port") { test_ports_agree(); }
     TEST("two sockets whose port cannot be known") { test_ports_unknown(); }
     TEST("room that the poller cannot be told of") { test_room_not_told(); }
+    TEST("interrupted for ever") { test_interrupted_for_ever(false); }
+    TEST("interrupted for ever, connected") { test_interrupted_for_ever(true); }
     TEST("there and back; bug 11: empty datagrams") { test_there_and_back(); }
     TEST("bug 40: what does not fit is told") { test_truncation(); }
     TEST("facts of an IPv4 datagram") { check_facts(NKT_IPV4, false); }
