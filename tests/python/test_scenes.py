@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
-"""Runs the scenario table in Python's namespaces, on every face."""
+"""Runs the scenario table in Python's namespaces, on every face; netkit.aio on the first kind of
+loop, and with NKT_TEST_ALL=1 on every kind."""
 
-import asyncio
 import os
 import re
 import sys
@@ -11,13 +11,10 @@ import nkt_python
 
 nkt_python.use_netkit()
 
+import loops                                                            # noqa: E402
 import netkit                                                           # noqa: E402
 import scenes                                                           # noqa: E402
-
-try:
-    from netkit import aio
-except ImportError:
-    aio = None
+from netkit import aio                                                  # noqa: E402
 
 
 def drive(coroutine):
@@ -53,11 +50,11 @@ class Table(unittest.TestCase):
     def test_netkit(self):
         self.run_rows(netkit, drive)
 
-    @unittest.skipIf(aio is None, "netkit.aio is not there")
     def test_aio(self):
-        async def limited(coroutine):
-            await asyncio.wait_for(coroutine, 3 * scenes.LIMIT_S)
-        self.run_rows(aio, lambda coroutine: asyncio.run(limited(coroutine)))
+        kinds = list(loops.LOOPS.items())
+        for name, make in kinds if nkt_python.EVERYTHING else kinds[:1]:
+            with self.subTest(loop=name):
+                self.run_rows(aio, lambda row, make=make: loops.run(row, make))
 
     def test_same_table_as_in_c(self):
         path = os.path.join(nkt_python.ROOT, "tests", "scenario", "table.h")
