@@ -176,6 +176,23 @@ def same_wheel_each_time(folder):
     equal(wheels[0] == wheels[1], True, "that two places make the same wheel")
 
 
+def a_checkout_is_enough(folder):
+    """PYTHONPATH and what `make shared` builds, without installing anything."""
+    tree = copy_tree(os.path.realpath(folder))
+    package = os.path.join(tree, "python")
+    there = os.path.join(tree, "build", "libnetkit.so")
+    env = clean_env(PYTHONPATH=package)
+    said = run([sys.executable, "-c", TRY_IT], env, folder, want=1)
+    contains(said, "there is no " + there)
+    contains(said, "run `make shared` in a checkout")
+    os.makedirs(os.path.dirname(there))
+    shutil.copy(nkt_python.library(), there)
+    out = run([sys.executable, "-c", TRY_IT], env, folder)
+    equal(out.strip(), os.path.join(package, "netkit"), "where it was imported from")
+    out = run([sys.executable, "-m", "netkit", "version"], env, folder)
+    contains(out, ", %s\n" % there)
+
+
 def no_compiler_is_said(folder):
     tree = copy_tree(folder)
     code = "import sys; sys.path.insert(0, '_build'); import backend; backend.build_wheel('.')"
@@ -361,6 +378,7 @@ def main():
     for name, function in (("a wheel", wheel_is_right),
                            ("its metadata", metadata_is_that_of_pyproject),
                            ("an sdist", sdist_has_the_header),
+                           ("a checkout", a_checkout_is_enough),
                            ("no compiler", no_compiler_is_said)):
         suite.run(name, in_folder(function))
     if EVERYTHING:
