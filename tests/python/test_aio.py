@@ -1065,5 +1065,120 @@ class AfterTheLoop(unittest.TestCase):
         self.assertEqual(loops.run(use()), 0)
 
 
+class Processes(unittest.TestCase):
+    """The end of the interpreter, and forks, with everything open."""
+
+    OPEN = """
+import asyncio, os, sys, threading
+import loops, netkit
+from netkit import aio
+
+async def opened():
+    a, b = aio.pair()
+    listener = aio.listen("127.0.0.1:0")
+    conn = await aio.connect("127.0.0.1", listener.port)
+    accepted = await listener.accept()
+    sock = aio.udp("127.0.0.1:0")
+    one, two = aio.udp_pair()
+    return [a, b, listener, conn, accepted, sock, one, two]
+
+def waits(a, b, listener, conn, accepted, sock, one, two):
+    return [b.readline, conn.read, listener.accept, sock.recv, two.recv_many]
+"""
+    EXIT = OPEN + """
+async def main():
+    everything = await opened()
+    everything.append(everything)
+    tasks = [asyncio.ensure_future(wait()) for wait in waits(*everything[:8])]
+    await asyncio.sleep(0.02)
+    assert not any(task.done() for task in tasks)
+    return everything, tasks
+
+loop = loops.LOOPS[sys.argv[1]]()
+kept = loop.run_until_complete(main())
+sock = netkit.udp("127.0.0.1:0")
+threading.Thread(target=sock.recv, daemon=True).start()
+if sys.argv[2] == "closed":
+    loop.close()
+elif sys.argv[2] == "forgotten":
+    del loop
+print("over")
+"""
+    FORK = OPEN + """
+async def fails(everything):
+    for wait in waits(*everything) + [lambda: everything[0].write(b"x"),
+                                      lambda: everything[5].send(b"x", "127.0.0.1:9")]:
+        try:
+            await wait()
+        except RuntimeError as error:
+            assert "parent process" in str(error), error
+        else:
+            raise AssertionError(wait)
+
+async def works(everything):
+    a, b, listener, conn, accepted, sock, one, two = everything
+    await a.write(b"a\\n")
+    await accepted.write(b"b\\n")
+    await sock.send(b"c", sock.local)
+    await one.send(b"d")
+    said = [await b.readline(), await conn.readline(), (await sock.recv()).data,
+            (await two.recv()).data]
+    assert said == [b"a\\n", b"b\\n", b"c", b"d"], said
+    async with aio.connect("127.0.0.1", listener.port), await listener.accept():
+        pass
+
+def child():
+    loops.run(fails(everything), make)
+    for one in everything:
+        one.close()
+    async def again():
+        await works(await opened())
+    loops.run(again(), make)
+
+make = loops.LOOPS[sys.argv[1]]
+loop = make()
+everything = loop.run_until_complete(opened())
+pid = os.fork()
+if pid == 0:
+    status = 1
+    try:
+        child()
+        status = 0
+    except BaseException:
+        import traceback
+        traceback.print_exc()
+    finally:
+        os._exit(status)
+_, status = os.waitpid(pid, 0)
+assert status == 0, status
+# Nothing of the parent's was shut down or deregistered.
+loop.run_until_complete(asyncio.wait_for(works(everything), 20))
+for one in everything:
+    one.close()
+loop.close()
+print("well")
+"""
+
+    def run_on_loops(self, code, *arguments):
+        env = dict(os.environ, PYTHONWARNINGS="ignore")
+        env["PYTHONPATH"] = os.pathsep.join([nkt_python.HERE, env["PYTHONPATH"]])
+        for name in loops.LOOPS:
+            with self.subTest(loop=name):
+                out, err = nkt_python.python(code, name, *arguments, env=env)
+                for word in ("Traceback", "Fatal", "Exception ignored"):
+                    self.assertNotIn(word, err)
+                yield out
+
+    def test_the_end_of_the_interpreter(self):
+        for how in ("open", "closed", "forgotten"):
+            said = list(self.run_on_loops(self.EXIT, how))
+            self.assertEqual(said, ["over\n"] * len(loops.LOOPS), how)
+
+    @unittest.skipUnless(hasattr(os, "fork"), "there is no fork")
+    def test_a_child_only_closes(self):
+        said = list(self.run_on_loops(self.FORK))
+        self.assertEqual(said, ["well\n"] * len(loops.LOOPS))
+
+
 if __name__ == "__main__":
     sys.exit(nkt_python.main())
