@@ -11688,6 +11688,7 @@ struct nkt_udp {
     int64_t looked;             // when; 0 = never
     bool missed;                // that look failed
     uint32_t only_index;        // bound to this one
+    nkt_ip bound;               // the IPv4 address it is bound to; family 0 = any
     uint32_t send_index;        // groups are sent through this one; 0 = all
     uint32_t wishes;            // atomic: rows with index 0
 };
@@ -12388,6 +12389,8 @@ static int nkti_udp_open_one(nkt_udp *udp, const nkt_udp_opts *opts, const nkt_i
         core->close(env, fd);
         return err;
     }
+    nkt_ip any = nkt_ip_any(NKT_IPV4);
+    if (ip->family == NKT_IPV4 && !nkt_ip_equal(ip, &any)) udp->bound = *ip;
     udp->fds[udp->fd_count] = fd;
     udp->families[udp->fd_count++] = (uint8_t)family;
     return NKT_OK;
@@ -12690,6 +12693,16 @@ NKTI_INLINE int nkti_udp_send_list(nkt_udp *udp, const nkt_datagram *list, int c
     }
 }
 
+// Whom a copy that leaves by an interface is from: of its addresses the one the
+// handle is bound to, where answers are awaited.
+static const nkt_ip *nkti_net_source(const nkt_udp *udp, const nkt_sys_iface *row) {
+    for (int i = 0; i < udp->iface_count && udp->bound.family != 0; i++) {
+        const nkt_sys_iface *has = &udp->ifaces[i];
+        if (has->index == row->index && nkt_ip_equal(&has->ip, &udp->bound)) return &has->ip;
+    }
+    return &row->ip;
+}
+
 // Where one copy of what goes to a group or a broadcast goes.
 static bool nkti_net_copy(const nkt_udp *udp, const nkt_sys_iface *row, const nkt_addr *to,
                           bool loopback, nkt_datagram *copy) {
@@ -12698,12 +12711,12 @@ static bool nkti_net_copy(const nkt_udp *udp, const nkt_sys_iface *row, const nk
     copy->interface_index = row->index;
     if (nkti_ip_is_group(&to->ip)) {
         if (to->ip.family == NKT_IPV6) copy->addr.ip.scope = row->index;
-        else copy->local = row->ip;
+        else copy->local = *nkti_net_source(udp, row);
         return true;
     }
     uint32_t flags = NKT_IFACE_BROADCAST | NKT_IFACE_POINT_TO_POINT;
     if (!nkti_iface_is_suitable(row, NKT_IPV4, flags, loopback, udp->only_index)) return false;
-    copy->local = row->ip;
+    copy->local = *nkti_net_source(udp, row);
     if (row->peer.family == NKT_IPV4) {
         copy->addr.ip = row->peer;
         return true;

@@ -10,7 +10,8 @@
 Two tables below say what is run, one line each: CONFIGS, ways to build the C
 programs, and STEPS, Python tests and other commands. A C program is a file
 tests/SUITE/*.c with a main(); its companions are the .c files beside it whose
-headers it includes. One whose name ends in _posix.c is not built for Windows.
+headers it includes. One whose name ends in _posix.c is not built for Windows, and one that ends
+in _windows.c for nothing else.
 Every program and script ends with the line "N passed, N failed[, N skipped]",
 and so does this one.
 
@@ -491,7 +492,7 @@ def programs_of(config, words):
             name = suite + "/" + os.path.basename(source)
             wanted = config.match.search(name) and not (config.unlike and
                                                         config.unlike.search(name))
-            if config.wine and name.endswith("_posix.c"):
+            if name.endswith("_posix.c" if config.wine else "_windows.c"):
                 wanted = False
             if config.emulated and config.unlike_emulated.search(name):
                 wanted = False

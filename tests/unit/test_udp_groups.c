@@ -17,6 +17,7 @@ static int iface_count;
 static bool news, has_news;         // news: something changed; has_news: it is told
 static char noted[1024];            // "+1 239.1.1.1" joined, "-1 239.1.1.1" left
 static char sent[1024];             // "239.1.1.1@1"
+static char sent_from[1024];        // the IPv4 addresses that these were from
 static int refuse_index, refuse_err;
 static int list_err;                // what asking for the interfaces says
 static int copies_sent;
@@ -85,6 +86,8 @@ static int fake_send(nkt_env *env, nkt_fd fd, int family, const nkt_datagram *li
     nkt_ip_format(&to, text, sizeof text);
     snprintf(line, sizeof line, "%s@%u", text, (unsigned)list[0].interface_index);
     note(sent, sizeof sent, line);
+    nkt_ip_format(&list[0].local, text, sizeof text);
+    if (list[0].local.family != 0) note(sent_from, sizeof sent_from, text);
     return 1;
 }
 
@@ -444,6 +447,25 @@ static void test_send_group(void) {
     end(udp);
 }
 
+// What is bound to one address sends from it, also where that is not the
+// interface's first.
+static void test_send_bound(void) {
+    nkt_udp *udp = begin("127.0.0.1:0");
+    add(2, "127.0.0.1", 24, CARD, NULL);
+    sent_from[0] = '\0';
+    CHECK_INT(nkt_udp_send_str(udp, "hello", "239.1.1.1:5"), 5);
+    expect(sent_from, "127.0.0.1 203.0.113.130");
+    CHECK_INT(nkt_udp_broadcast(udp, "hello", 5, 5), 5);
+    expect(sent_from, "127.0.0.1 127.0.0.1 203.0.113.130 10.2.2.2 127.0.0.1");
+    end(udp);
+    udp = begin("0.0.0.0:0");
+    CHECK_INT(nkt_udp_send_str(udp, "hello", "239.1.1.1:5"), 5);
+    expect(sent_from, "192.0.2.9 203.0.113.130");
+    CHECK_INT(nkt_udp_broadcast(udp, "hello", 5, 5), 5);
+    expect(sent_from, "192.0.2.9 198.51.100.9 203.0.113.130 10.2.2.2");
+    end(udp);
+}
+
 static void test_each(void) {
     nkt_udp_result results[4];
     nkt_addr to;
@@ -612,20 +634,180 @@ static void test_real_group(void) {
     nkt_udp_close(from);
 }
 
-// Broadcasts are heard on loopback where there is no other network; here they
-// go by hand.
+// A socket of the loopback interface alone.
+static nkt_udp *open_on_loopback(const char *local) {
+    nkt_udp_opts opts;
+    nkt_udp *udp = NULL;
+    char name[256];
+    memset(&opts, 0, sizeof opts);
+    opts.env = &p.env;
+    opts.recv_timeout_ms = 5000;
+    CHECK_RANGE(nkt_sys_core_default()->interface_name(&p.env, loopback_index(), name,
+                                                       sizeof name), 1, 255);
+    opts.interface_name = name;
+    CHECK_INT(nkt_udp_open(local, &opts, &udp), NKT_OK);
+    return udp;
+}
+
+// To everybody on the network of the one interface that the sender has.
 static void test_real_broadcast(void) {
-    nkt_udp *a = open_real("0.0.0.0:0"), *from = open_real("127.0.0.1:0");
+    nkt_udp *a = open_real("0.0.0.0:0"), *from = open_on_loopback("0.0.0.0:0");
     nkt_datagram got;
+    nkt_udp_result results[4];
     nkt_addr addr, to;
+    uint32_t lo = loopback_index();
     CHECK_INT(nkt_udp_local(a, &addr), NKT_OK);
-    nkt_ip ip = nkt_ip_from_u32(0x7fffffff);
-    to = nkt_addr_make(&ip, addr.port);
-    CHECK_INT(nkt_udp_send(from, "all", 3, &to), 3);
+    nkt_ip ip = nkt_ip_from_u32(0x7fffffff), everybody = nkt_ip_from_u32(0xffffffff);
+    CHECK_INT(nkt_udp_broadcast(from, "all", 3, addr.port), 3);
     CHECK_INT(hear(a, &got), NKT_OK);
     CHECK_MEM(got.data, got.len, "all", 3);
     CHECK(nkt_ip_equal(&got.local, &ip));
+    CHECK_INT(got.interface_index, lo);
+    to = nkt_addr_make(&everybody, addr.port);
+    CHECK_INT(nkt_udp_send_each(from, "each", 4, &to, results, 4), 1);
+    CHECK_INT(results[0].interface_index, lo);
+    CHECK_INT(results[0].err, NKT_OK);
+    CHECK(nkt_ip_equal(&results[0].to.ip, &ip));
+    CHECK_INT(hear(a, &got), NKT_OK);
+    CHECK_MEM(got.data, got.len, "each", 4);
+    CHECK_INT(nkt_udp_set_option(a, NKT_UDP_RECV_TIMEOUT_MS, 30), NKT_OK);
+    CHECK_INT(hear(a, &got), NKT_ETIMEDOUT);            // neither came twice
     nkt_udp_close(a);
+    nkt_udp_close(from);
+}
+
+// A group of this socket's alone, though other programs run these tests, too:
+// its port is in it.
+static nkt_addr own_group(nkt_udp *udp, const char *format, char *text, size_t cap) {
+    nkt_addr addr;
+    nkt_ip group;
+    CHECK_INT(nkt_udp_local(udp, &addr), NKT_OK);
+    bool is_ipv6 = strchr(format, ':') != NULL;
+    snprintf(text, cap, format, is_ipv6 ? addr.port : addr.port >> 8, addr.port & 255);
+    CHECK_INT(nkt_ip_parse(text, &group), NKT_OK);
+    return nkt_addr_make(&group, addr.port);
+}
+
+// What is sent to a group before and after it is left: the first is heard.
+static void check_leaving(nkt_udp *udp, nkt_udp *from, const nkt_addr *to, const char *group,
+                          const nkt_join_opts *opts) {
+    nkt_datagram got;
+    CHECK_INT(nkt_udp_set_option(from, NKT_UDP_MULTICAST_INTERFACE, opts->interface_index),
+              NKT_OK);
+    CHECK_INT(nkt_udp_join(udp, group, opts), 1);
+    CHECK_INT(nkt_udp_send(from, "in", 2, to), 2);
+    if (CHECK_INT(hear(udp, &got), NKT_OK)) {
+        CHECK_MEM(got.data, got.len, "in", 2);
+        CHECK(nkt_ip_equal(&got.local, &to->ip));
+        CHECK_INT(got.interface_index, opts->interface_index);
+    }
+    CHECK_INT(nkt_udp_leave(udp, group, opts), NKT_OK);
+    CHECK_INT(nkt_udp_leave(udp, group, opts), NKT_ENOTFOUND);
+    CHECK_INT(nkt_udp_send(from, "out", 3, to), 3);
+    CHECK_INT(nkt_udp_set_option(udp, NKT_UDP_RECV_TIMEOUT_MS, 30), NKT_OK);
+    CHECK_INT(hear(udp, &got), NKT_ETIMEDOUT);
+    CHECK_INT(nkt_udp_set_option(udp, NKT_UDP_RECV_TIMEOUT_MS, 5000), NKT_OK);
+}
+
+// Nobody else of the host has joined: Wine does not hear it either then.
+static void test_real_leave(void) {
+    nkt_udp *udp = open_real("0.0.0.0:0"), *from = open_real("0.0.0.0:0");
+    nkt_join_opts opts;
+    char group[NKT_IP_TEXT_MAX];
+    nkt_addr to = own_group(udp, "239.255.%d.%d", group, sizeof group);
+    memset(&opts, 0, sizeof opts);
+    opts.interface_index = loopback_index();
+    check_leaving(udp, from, &to, group, &opts);
+    check_leaving(udp, from, &to, group, &opts);        // joined again
+    nkt_udp_close(udp);
+    nkt_udp_close(from);
+}
+
+// How many sockets of the host have joined on an interface, by Linux's list;
+// -1 where there is none. Under Wine it is there, too.
+static int members6(uint32_t index, const nkt_ip *group) {
+    char line[256], want[33];
+    int found = 0;
+    FILE *file = fopen("/proc/net/igmp6", "r");
+    if (file == NULL) return -1;
+    for (int i = 0; i < 16; i++) snprintf(want + 2 * i, 3, "%02x", group->bytes[i]);
+    while (fgets(line, sizeof line, file) != NULL) {
+        // The interface's index and name, the group, how many.
+        const char *at = strstr(line, want);
+        if (at != NULL && strtoul(line, NULL, 10) == index) {
+            found = (int)strtol(at + 32, NULL, 10);
+        }
+    }
+    fclose(file);
+    return found;
+}
+
+// Linux routes no IPv6 group through its loopback interface: there its own list
+// says who has joined.
+static void test_real_group6(void) {
+    nkt_udp_opts udp_opts;
+    nkt_join_opts opts;
+    char group[NKT_IP_TEXT_MAX];
+    nkt_udp *udp = NULL;
+    memset(&udp_opts, 0, sizeof udp_opts);
+    memset(&opts, 0, sizeof opts);
+    udp_opts.env = &p.env;
+    if (nkt_udp_open("[::1]:0", &udp_opts, &udp) < 0) {
+        TEST_SKIP("no IPv6 here");
+        return;
+    }
+    nkt_udp_close(udp);
+    udp = open_real("[::]:0");
+    nkt_udp *from = open_real("[::]:0");
+    nkt_addr to = own_group(udp, "ff15::77:%x", group, sizeof group);
+    uint32_t lo = opts.interface_index = loopback_index();
+    if (members6(lo, &to.ip) < 0) {
+        check_leaving(udp, from, &to, group, &opts);
+    } else {
+        CHECK_INT(members6(lo, &to.ip), 0);
+        CHECK_INT(nkt_udp_join(udp, group, &opts), 1);
+        CHECK_INT(nkt_udp_join(udp, group, &opts), 1);          // it has already
+        CHECK_INT(members6(lo, &to.ip), 1);
+        CHECK_INT(nkt_udp_join(from, group, &opts), 1);
+        CHECK_INT(members6(lo, &to.ip), 2);
+        CHECK_INT(nkt_udp_set_option(from, NKT_UDP_MULTICAST_INTERFACE, lo), NKT_OK);
+        CHECK_INT(nkt_udp_send(from, "in", 2, &to), NKT_ENETUNREACH);
+        CHECK_INT(nkt_udp_leave(udp, group, &opts), NKT_OK);
+        CHECK_INT(nkt_udp_leave(udp, group, &opts), NKT_ENOTFOUND);
+        CHECK_INT(members6(lo, &to.ip), 1);
+    }
+    nkt_udp_close(udp);
+    nkt_udp_close(from);
+    CHECK_RANGE(members6(lo, &to.ip), -1, 0);
+}
+
+// Joined for one source, others are not heard. Wine 8 takes the fields of
+// ip_mreq_source in Linux's order, the interface for the source: here the
+// interface, 127.0.0.1, is heard, and 127.0.0.77 is an address of it, too.
+static void test_real_source(void) {
+    nkt_udp *udp = open_real("0.0.0.0:0"), *from = open_real("127.0.0.1:0");
+    nkt_join_opts opts;
+    nkt_datagram got;
+    char group[NKT_IP_TEXT_MAX];
+    nkt_addr to = own_group(udp, "232.1.%d.%d", group, sizeof group);
+    memset(&opts, 0, sizeof opts);
+    opts.interface_index = loopback_index();
+    opts.source = "127.0.0.1";
+    check_leaving(udp, from, &to, group, &opts);
+    opts.source = "127.0.0.77";
+    CHECK_INT(nkt_udp_join(udp, group, &opts), 1);
+    CHECK_INT(nkt_udp_send(from, "not", 3, &to), 3);
+    if (!on_wine()) {
+        opts.source = "127.0.0.1";
+        CHECK_INT(nkt_udp_join(udp, group, &opts), 1);
+    }
+    CHECK_INT(nkt_udp_send(from, "this", 4, &to), 4);
+    CHECK_INT(hear(udp, &got), NKT_OK);
+    if (on_wine()) CHECK_MEM(got.data, got.len, "not", 3);
+    else CHECK_MEM(got.data, got.len, "this", 4);
+    opts.source = "::1";
+    CHECK_INT(nkt_udp_join(udp, group, &opts), NKT_EFAMILY);
+    nkt_udp_close(udp);
     nkt_udp_close(from);
 }
 
@@ -656,10 +838,14 @@ int main(void) {
     TEST("nothing but loopback, and nothing at all") { test_alone(); }
     TEST("interfaces come while a poller waits") { test_news_in_poller(); }
     TEST("send to a group, out of every interface") { test_send_group(); }
+    TEST("sent from the address that is bound") { test_send_bound(); }
     TEST("what became of each interface") { test_each(); }
     TEST("more interfaces than fit in one go") { test_very_many(); }
     TEST("broadcast to each network") { test_broadcast(); }
     TEST("a group on loopback, three on a port") { test_real_group(); }
+    TEST("a group on loopback, left") { test_real_leave(); }
+    TEST("an IPv6 group on loopback") { test_real_group6(); }
+    TEST("one source of a group on loopback") { test_real_source(); }
     TEST("broadcast on loopback") { test_real_broadcast(); }
     TEST("news of the real interfaces") { test_real_watch(); }
     TEST("nothing is left behind") { probe_close(&p); }
