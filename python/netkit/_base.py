@@ -84,6 +84,16 @@ class ConnectionInfo:
     time in seconds, `retransmits` the segments that were sent again, `unacked` the bytes that
     were sent and not acknowledged, `path_mtu` the largest packet on the path; each is None where
     the system does not say.
+
+    >>> import netkit
+    >>> a, b = netkit.pair()
+    >>> with a, b:
+    ...     a.write(b"one\\ntwo\\n")
+    ...     b.readline()
+    ...     a.info.sent, b.info.received, b.info.buffered
+    8
+    b'one\\n'
+    (8, 8, 4)
     """
 
     __slots__ = ("received", "sent", "buffered", "queued", "rtt", "rtt_variation", "retransmits",
@@ -697,7 +707,14 @@ class ConnectionBase:
     def fileno(self) -> int:
         """The descriptor, which stays netkit's: for select() and the like. Bytes that are
         buffered here do not show there. Raises io.UnsupportedOperation, an OSError, where there
-        is none, as for a pair."""
+        is none, as for a pair.
+
+        >>> import netkit
+        >>> with netkit.listen("localhost:0") as listener:
+        ...     with netkit.connect(listener.address) as conn:
+        ...         conn.fileno() >= 0
+        True
+        """
         fd: int = quick.nkt_conn_descriptor(self._check())
         if fd == _lib.NO_FD:
             failure: Any = UnsupportedOperation(os_exception(_lib.EUNSUPPORTED).errno,

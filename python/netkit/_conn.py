@@ -368,7 +368,17 @@ class Connection(ConnectionBase):
         return self._run(self._op_readinto(buffer), timeout)
 
     def readinto1(self, buffer: Any, *, timeout: Timeout = USE_DEFAULT) -> int:
-        """The same as readinto(), under the other name that `io` has for it."""
+        """The same as readinto(), under the other name that `io` has for it.
+
+        >>> import netkit
+        >>> a, b = netkit.pair()
+        >>> buffer = bytearray(10)
+        >>> with a, b:
+        ...     a.write(b"hello")
+        ...     b.readinto1(buffer)
+        5
+        5
+        """
         return self._run(self._op_readinto(buffer), timeout)
 
     def read_exact(self, size: int, *, timeout: Timeout = USE_DEFAULT) -> bytes:
@@ -721,7 +731,24 @@ class Connection(ConnectionBase):
 
     def notify(self) -> None:
         """For the object that the connection stands on: its recv() or send() may succeed now,
-        after it said that it could not. From any thread."""
+        after it said that it could not. From any thread.
+
+        >>> import netkit, threading
+        >>> class Late:
+        ...     data = None
+        ...     def recv(self, size):
+        ...         return self.data            # None: not now
+        ...     def send(self, data):
+        ...         return len(data)
+        >>> late = Late()
+        >>> with netkit.Connection(late) as conn:
+        ...     def come():
+        ...         late.data = b"at last"
+        ...         conn.notify()
+        ...     threading.Timer(0.05, come).start()
+        ...     conn.read_exact(7, timeout=5)
+        b'at last'
+        """
         custom = self._custom
         if custom is not None:
             custom.notify()
@@ -732,12 +759,32 @@ class Connection(ConnectionBase):
     def close(self) -> None:
         """Closes the connection. Calls of other threads end with an OSError. With input that was
         not read the system resets the peer: to be sure that it gets everything, shutdown_write(),
-        read to the end, then close. May be called again. Never waits."""
+        read to the end, then close. May be called again. Never waits.
+
+        >>> import netkit
+        >>> a, b = netkit.pair()
+        >>> a.close()
+        >>> a.closed, b.read()
+        (True, b'')
+        >>> b.close()
+        """
         if not self._closed:
             self._stop()
 
     def abort(self) -> None:
-        """As close(), but the peer gets a reset."""
+        """As close(), but the peer gets a reset.
+
+        >>> import netkit
+        >>> with netkit.listen("localhost:0") as listener:
+        ...     conn = netkit.connect(listener.address)
+        ...     with listener.accept() as accepted:
+        ...         conn.abort()
+        ...         try:
+        ...             accepted.read(timeout=5)
+        ...         except ConnectionResetError:
+        ...             print("reset")
+        reset
+        """
         if not self._closed:
             self._aborting = True
             self._stop()
@@ -777,7 +824,15 @@ class Connection(ConnectionBase):
             return self._op_detach()
 
     def to_socket(self) -> Any:
-        """The connection as a socket object of the standard library; as detach()."""
+        """The connection as a socket object of the standard library; as detach().
+
+        >>> import netkit, socket
+        >>> a, b = socket.socketpair()
+        >>> conn = netkit.Connection.from_socket(a)
+        >>> with conn.to_socket() as sock, b:
+        ...     sock.send(b"hello"), b.recv(10)
+        (5, b'hello')
+        """
         return dup_socket(self.detach())
 
     def __enter__(self) -> Connection:
@@ -879,6 +934,17 @@ class Listener:
 
     Iterate over it, or call accept(). accept() of several threads take turns. close() may be
     called from anywhere, and ends the waiting of others.
+
+    >>> import netkit
+    >>> with netkit.listen("localhost:0") as listener:
+    ...     with netkit.connect(listener.address) as conn:
+    ...         for accepted in listener:
+    ...             accepted.write(b"welcome\\n")
+    ...             accepted.close()
+    ...             break
+    ...         conn.readline()
+    8
+    b'welcome\\n'
     """
 
     _handle: Optional[c_void_p] = None
@@ -903,6 +969,13 @@ class Listener:
         descriptor. It belongs to the listener from then on.
 
         Raises OSError (ENOTSOCK) for what is none; then it stays the caller's.
+
+        >>> import netkit, socket
+        >>> sock = socket.create_server(("127.0.0.1", 0))
+        >>> with netkit.Listener.from_socket(sock) as listener:
+        ...     with netkit.connect(listener.address) as conn, listener.accept() as accepted:
+        ...         accepted.peer == conn.local
+        True
         """
         stream = Stream(line_max, message_max, queue_max, keepalive, send_buffer, recv_buffer,
                         cr_lines, delay_small_writes)
@@ -1030,12 +1103,25 @@ class Listener:
         return self._closed
 
     def fileno(self) -> int:
-        """The first descriptor, which stays netkit's."""
+        """The first descriptor, which stays netkit's.
+
+        >>> import netkit
+        >>> with netkit.listen("localhost:0") as listener:
+        ...     listener.fileno() >= 0
+        True
+        """
         return int(quick.nkt_listener_descriptor(self._check()))
 
     def close(self) -> None:
         """Stops listening. accept() of other threads ends with an OSError, iteration just ends.
-        Connections live on. May be called again. Never waits."""
+        Connections live on. May be called again. Never waits.
+
+        >>> import netkit
+        >>> listener = netkit.listen("localhost:0")
+        >>> listener.close()
+        >>> list(listener)
+        []
+        """
         if self._closed:
             return
         self._closed = True

@@ -68,6 +68,15 @@ class Datagram:
     """A datagram that came: unpacks into its data and its sender.
 
     `data` are its bytes. The rest is looked up when it is asked for.
+
+    >>> import netkit
+    >>> with netkit.udp("127.0.0.1:0") as a, netkit.udp("127.0.0.1:0") as b:
+    ...     a.send(b"hello", b.local)
+    ...     got = b.recv(timeout=5)
+    ...     data, sender = got
+    ...     data, sender == a.local, got.to, got.truncated
+    5
+    (b'hello', True, IP('127.0.0.1'), False)
     """
 
     __slots__ = ("data", "_raw", "_at")
@@ -151,7 +160,15 @@ class Datagram:
 
 class SendResult:
     """What became of a datagram on one interface: `address` is the group or the network's
-    broadcast address, `interface` the interface's name, `error` None or an OSError."""
+    broadcast address, `interface` the interface's name, `error` None or an OSError.
+
+    >>> import netkit
+    >>> with netkit.udp(port=0) as sock:
+    ...     sock.multicast_interface = "lo"
+    ...     [result] = sock.send_each(b"hello", "239.255.77.77:5577")
+    ...     result.interface, str(result.address), result.error
+    ('lo', '239.255.77.77:5577', None)
+    """
 
     __slots__ = ("address", "interface", "interface_index", "error")
 
@@ -175,7 +192,19 @@ class SendResult:
 class UDPInfo:
     """Counts of a datagram socket since it was opened: `received` and `sent` datagrams and their
     `received_bytes` and `sent_bytes`, how many of those received were `truncated`, `joined` pairs
-    of group and interface, `sockets` of the system's that it has."""
+    of group and interface, `sockets` of the system's that it has.
+
+    >>> import netkit
+    >>> a, b = netkit.udp_pair()
+    >>> with a, b:
+    ...     a.send(b"hello")
+    ...     b.recv(2).data
+    ...     info = b.info()
+    ...     info.received, info.received_bytes, info.truncated
+    5
+    b'he'
+    (1, 2, 1)
+    """
 
     __slots__ = ("received", "received_bytes", "sent", "sent_bytes", "truncated", "joined",
                  "sockets")
@@ -394,6 +423,12 @@ class UDPBase:
 
         Raises OSError if there is no interface at all (ENETUNREACH), `to` is neither a group nor
         255.255.255.255 (EINVAL), or the datagram is too long (EMSGSIZE).
+
+        >>> import netkit
+        >>> with netkit.udp(port=0) as sock:
+        ...     sock.multicast_interface = "lo"
+        ...     sock.send_each(b"hello", "239.255.77.77:5577")
+        [<SendResult to 239.255.77.77:5577 through lo: sent>]
         """
         results = (_lib.nkt_udp_result * 256)()
         pointer, size, address, _keep, _struct = self._send_call(data, to)
@@ -441,7 +476,16 @@ class UDPBase:
               source: Optional[IPLike] = None) -> None:
         """Takes back a join() with the same arguments. Never waits.
 
-        Raises OSError with ENOENT if there was none, else as join()."""
+        Raises OSError with ENOENT if there was none, else as join().
+
+        >>> import netkit
+        >>> with netkit.udp(port=0) as sock:
+        ...     sock.join("239.255.77.77", "127.0.0.1")
+        ...     sock.leave("239.255.77.77", "127.0.0.1")
+        ...     sock.info().joined
+        1
+        0
+        """
         options = self._join_opts(interface, source)
         err = quick.nkt_udp_leave(self._check(), encode_text(str(IP(group))), byref(options))
         if err < 0:
@@ -598,7 +642,16 @@ class UDPBase:
         return Address._of(made) if err >= 0 else None
 
     def info(self) -> UDPInfo:
-        """Counts since it was opened."""
+        """Counts since it was opened.
+
+        >>> import netkit
+        >>> a, b = netkit.udp_pair()
+        >>> with a, b:
+        ...     a.send(b"hello")
+        ...     a.info().sent, a.info().sent_bytes
+        5
+        (1, 5)
+        """
         made = _lib.nkt_udp_info()
         quick.nkt_udp_get_info(self._check(), byref(made))
         return UDPInfo(made)
@@ -609,7 +662,13 @@ class UDPBase:
         return self._closed
 
     def fileno(self) -> int:
-        """The first descriptor, which stays netkit's; -1 in memory."""
+        """The first descriptor, which stays netkit's; -1 in memory.
+
+        >>> import netkit
+        >>> with netkit.udp() as sock:
+        ...     sock.fileno() >= 0
+        True
+        """
         return int(quick.nkt_udp_descriptor(self._check()))
 
     def __repr__(self) -> str:

@@ -44,13 +44,38 @@ class LineTooLong(ValueError):
 
     Nothing of it has been consumed: read it in pieces with read1(), or leave it out with
     skip_line().
+
+    >>> import netkit
+    >>> a, b = netkit.pair()
+    >>> with a, b:
+    ...     a.write(b"x" * 1000 + b"\\nnext\\n")
+    ...     b.line_max = 100
+    ...     try:
+    ...         b.readline()
+    ...     except netkit.LineTooLong:
+    ...         b.skip_line()
+    ...     b.readline()
+    1006
+    True
+    b'next\\n'
     """
 
     code: int = _lib.ETOOLONG
 
 
 class MessageTooLong(ValueError):
-    """A message is longer than `message_max`; nothing of it has been consumed or sent."""
+    """A message is longer than `message_max`; nothing of it has been consumed or sent.
+
+    >>> import netkit
+    >>> a, b = netkit.pair()
+    >>> with a, b:
+    ...     a.message_max = 100
+    ...     try:
+    ...         a.write_message(b"x" * 101)
+    ...     except netkit.MessageTooLong as error:
+    ...         print(error)
+    a message of 101 bytes is longer than message_max, 100 bytes
+    """
 
     code: int = _lib.ETOOLONG
 
@@ -59,6 +84,18 @@ class IncompleteRead(ConnectionResetError, EOFError):
     """The stream ended in the middle of what should have been read.
 
     `partial` has the bytes that came.
+
+    >>> import netkit
+    >>> a, b = netkit.pair()
+    >>> with a, b:
+    ...     a.write(b"123")
+    ...     a.close()
+    ...     try:
+    ...         b.read_exact(4)
+    ...     except EOFError as error:
+    ...         print(error.partial)
+    3
+    b'123'
     """
 
     code: int = _lib.ETRUNCATED
@@ -70,6 +107,13 @@ class Attempt:
 
     `address` is where; `error` is why it failed, None for the one that answered; `start` and
     `end` are seconds since the connect began, `end` None while it is under way.
+
+    >>> import netkit
+    >>> with netkit.listen("127.0.0.1:0") as listener:
+    ...     with netkit.connect(listener.address) as conn:
+    ...         [attempt] = conn.attempts
+    ...         attempt.address == listener.address, attempt.error
+    (True, None)
     """
 
     __slots__ = ("address", "error", "start", "end")

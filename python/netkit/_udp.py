@@ -33,6 +33,16 @@ class UDP(UDPBase):
     the waiting of others.
 
     A call that does not end in its time raises TimeoutError. Ctrl-C ends any wait.
+
+    >>> import netkit
+    >>> with netkit.udp("127.0.0.1:0", timeout=5) as server, netkit.udp(timeout=5) as client:
+    ...     client.send(b"ping", server.local)
+    ...     data, sender = server.recv()
+    ...     server.send(b"pong", sender)
+    ...     client.recv().data
+    4
+    4
+    b'pong'
     """
 
     _functions = slow
@@ -171,6 +181,15 @@ class UDP(UDPBase):
         system can segment. Gives how many there were.
 
         Raises as send(); `sent` of the exception tells how many had gone out.
+
+        >>> import netkit
+        >>> with netkit.udp("127.0.0.1:0") as a, netkit.udp("127.0.0.1:0") as b:
+        ...     a.send_many([b"one", b"two"], b.local)
+        ...     a.send_many([(b"for b", b.local), (b"for me", a.local)])
+        ...     [b.recv().data for _ in range(3)], a.recv().data
+        2
+        2
+        ([b'one', b'two', b'for b'], b'for me')
         """
         array, count, _keep = self._rows(datagrams, to)
         function = self._functions.nkt_udp_send_many
@@ -209,6 +228,14 @@ class UDP(UDPBase):
         within `timeout` seconds.
 
         Raises AddressError, socket.gaierror, OSError (ENETUNREACH, EAFNOSUPPORT).
+
+        >>> import netkit
+        >>> with netkit.udp("127.0.0.1:0") as a, netkit.udp("127.0.0.1:0") as b:
+        ...     a.connect("127.0.0.1", b.port)
+        ...     a.send(b"hello")
+        ...     b.recv(timeout=5).data
+        5
+        b'hello'
         """
         found = peer_of(peer, port)
         if isinstance(found, Address):
@@ -220,7 +247,14 @@ class UDP(UDPBase):
 
     def close(self) -> None:
         """Closes it. Calls of other threads end with an OSError, iteration just ends. May be
-        called again. Never waits."""
+        called again. Never waits.
+
+        >>> import netkit
+        >>> sock = netkit.udp()
+        >>> sock.close()
+        >>> sock.closed
+        True
+        """
         if self._closed:
             return
         self._closed = True

@@ -318,7 +318,19 @@ class Connection(ConnectionBase):
         return await self._do(self._op_readinto(buffer), timeout)
 
     async def readinto1(self, buffer: Any, *, timeout: Timeout = USE_DEFAULT) -> int:
-        """The same as readinto(), under the other name that `io` has for it."""
+        """The same as readinto(), under the other name that `io` has for it.
+
+        >>> import asyncio
+        >>> from netkit import aio
+        >>> async def main():
+        ...     a, b = aio.pair()
+        ...     buffer = bytearray(10)
+        ...     async with a, b:
+        ...         await a.write(b"hello")
+        ...         print(await b.readinto1(buffer))
+        >>> asyncio.run(main())
+        5
+        """
         return await self._do(self._op_readinto(buffer), timeout)
 
     async def read_exact(self, size: int, *, timeout: Timeout = USE_DEFAULT) -> bytes:
@@ -798,7 +810,27 @@ class Connection(ConnectionBase):
 
     def notify(self) -> None:
         """For the object that the connection stands on: its recv() or send() may succeed now,
-        after it said that it could not. From any thread."""
+        after it said that it could not. From any thread.
+
+        >>> import asyncio
+        >>> from netkit import aio
+        >>> class Late:
+        ...     data = None
+        ...     def recv(self, size):
+        ...         return self.data            # None: not now
+        ...     def send(self, data):
+        ...         return len(data)
+        >>> async def main():
+        ...     late = Late()
+        ...     async with aio.Connection(late) as conn:
+        ...         def come():
+        ...             late.data = b"at last"
+        ...             conn.notify()
+        ...         asyncio.get_running_loop().call_later(0.05, come)
+        ...         print(await conn.read_exact(7, timeout=5))
+        >>> asyncio.run(main())
+        b'at last'
+        """
         if self._custom is not None:
             self._custom.notify()
         if self._handle is not None:
@@ -809,12 +841,38 @@ class Connection(ConnectionBase):
     def close(self) -> Awaitable[None]:
         """Closes the connection, at once; it need not be awaited. Calls of other tasks end with an
         OSError. With input that was not read the system resets the peer: to be sure that it gets
-        everything, shutdown_write(), read to the end, then close. May be called again."""
+        everything, shutdown_write(), read to the end, then close. May be called again.
+
+        >>> import asyncio
+        >>> from netkit import aio
+        >>> async def main():
+        ...     a, b = aio.pair()
+        ...     a.close()
+        ...     print(a.closed, await b.read())
+        ...     b.close()
+        >>> asyncio.run(main())
+        True b''
+        """
         self._close(quick.nkt_conn_close)
         return DONE
 
     def abort(self) -> Awaitable[None]:
-        """As close(), but the peer gets a reset."""
+        """As close(), but the peer gets a reset.
+
+        >>> import asyncio
+        >>> from netkit import aio
+        >>> async def main():
+        ...     async with aio.listen("localhost:0") as listener:
+        ...         conn = await aio.connect(listener.address)
+        ...         async with await listener.accept() as accepted:
+        ...             conn.abort()
+        ...             try:
+        ...                 await accepted.read(timeout=5)
+        ...             except ConnectionResetError:
+        ...                 print("reset")
+        >>> asyncio.run(main())
+        reset
+        """
         self._close(quick.nkt_conn_abort)
         return DONE
 
@@ -844,7 +902,18 @@ class Connection(ConnectionBase):
         return fd
 
     def to_socket(self) -> Any:
-        """The connection as a socket object of the standard library; as detach()."""
+        """The connection as a socket object of the standard library; as detach().
+
+        >>> import asyncio, socket
+        >>> from netkit import aio
+        >>> async def main():
+        ...     a, b = socket.socketpair()
+        ...     conn = aio.Connection.from_socket(a)
+        ...     with conn.to_socket() as sock, b:
+        ...         print(sock.send(b"hello"), b.recv(10))
+        >>> asyncio.run(main())
+        5 b'hello'
+        """
         return dup_socket(self.detach())
 
     async def __aenter__(self) -> Connection:

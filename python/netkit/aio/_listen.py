@@ -25,6 +25,20 @@ class Listener:
 
     Iterate over it, or call accept(), from any number of tasks. close() ends their waiting. It
     belongs to the event loop that it was made in.
+
+    >>> import asyncio
+    >>> from netkit import aio
+    >>> async def main():
+    ...     async with aio.listen("localhost:0") as listener:
+    ...         async with aio.connect(listener.address) as conn:
+    ...             async for accepted in listener:
+    ...                 await accepted.write(b"welcome\\n")
+    ...                 await accepted.flush()
+    ...                 accepted.close()
+    ...                 break
+    ...             print(await conn.readline())
+    >>> asyncio.run(main())
+    b'welcome\\n'
     """
 
     _handle: Optional[c_void_p] = None
@@ -53,6 +67,17 @@ class Listener:
         descriptor. It belongs to the listener from then on.
 
         Raises OSError (ENOTSOCK) for what is none; then it stays the caller's.
+
+        >>> import asyncio, socket
+        >>> from netkit import aio
+        >>> async def main():
+        ...     sock = socket.create_server(("127.0.0.1", 0))
+        ...     async with aio.Listener.from_socket(sock) as listener:
+        ...         async with aio.connect(listener.address) as conn:
+        ...             async with await listener.accept() as accepted:
+        ...                 print(accepted.peer == conn.local)
+        >>> asyncio.run(main())
+        True
         """
         asyncio.get_running_loop()
         stream = Stream(line_max, message_max, queue_max, keepalive, send_buffer, recv_buffer,
@@ -187,12 +212,31 @@ class Listener:
         return self._closed
 
     def fileno(self) -> int:
-        """The first descriptor, which stays netkit's."""
+        """The first descriptor, which stays netkit's.
+
+        >>> import asyncio
+        >>> from netkit import aio
+        >>> async def main():
+        ...     async with aio.listen("localhost:0") as listener:
+        ...         print(listener.fileno() >= 0)
+        >>> asyncio.run(main())
+        True
+        """
         return int(quick.nkt_listener_descriptor(self._check()))
 
     def close(self) -> Awaitable[None]:
         """Stops listening, at once; it need not be awaited. accept() of other tasks ends with an
-        OSError, iteration just ends. Connections live on. May be called again."""
+        OSError, iteration just ends. Connections live on. May be called again.
+
+        >>> import asyncio
+        >>> from netkit import aio
+        >>> async def main():
+        ...     listener = aio.listen("localhost:0")
+        ...     listener.close()
+        ...     print([conn async for conn in listener])
+        >>> asyncio.run(main())
+        []
+        """
         if not self._closed:
             self._closed = True
             handle, self._handle = self._handle, None

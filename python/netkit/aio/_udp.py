@@ -48,6 +48,17 @@ class UDP(UDPBase):
     datagram is raised and the socket lives on. Any number of tasks may receive and send; close()
     ends their waiting. Who is cancelled has taken nothing. It belongs to the event loop that it
     was made in.
+
+    >>> import asyncio
+    >>> from netkit import aio
+    >>> async def main():
+    ...     async with aio.udp("127.0.0.1:0") as server, aio.udp(timeout=5) as client:
+    ...         await client.send(b"ping", server.local)
+    ...         data, sender = await server.recv()
+    ...         await server.send(b"pong", sender)
+    ...         print((await client.recv()).data)
+    >>> asyncio.run(main())
+    b'pong'
     """
 
     _functions = quick
@@ -222,6 +233,18 @@ class UDP(UDPBase):
         system can segment. Gives how many there were.
 
         Raises as send(); `sent` of the exception tells how many had gone out.
+
+        >>> import asyncio
+        >>> from netkit import aio
+        >>> async def main():
+        ...     async with aio.udp("127.0.0.1:0") as a, aio.udp("127.0.0.1:0") as b:
+        ...         print(await a.send_many([b"one", b"two"], b.local))
+        ...         print(await a.send_many([(b"for b", b.local), (b"for me", a.local)]))
+        ...         print([(await b.recv()).data for _ in range(3)], (await a.recv()).data)
+        >>> asyncio.run(main())
+        2
+        2
+        [b'one', b'two', b'for b'] b'for me'
         """
         array, count, _keep = self._rows(datagrams, to)
         sent = 0
@@ -271,6 +294,16 @@ class UDP(UDPBase):
         within `timeout` seconds.
 
         Raises AddressError, socket.gaierror, OSError (ENETUNREACH, EAFNOSUPPORT).
+
+        >>> import asyncio
+        >>> from netkit import aio
+        >>> async def main():
+        ...     async with aio.udp("127.0.0.1:0") as a, aio.udp("127.0.0.1:0") as b:
+        ...         await a.connect("127.0.0.1", b.port)
+        ...         await a.send(b"hello")
+        ...         print((await b.recv(timeout=5)).data)
+        >>> asyncio.run(main())
+        b'hello'
         """
         found = peer_of(peer, port)
         if isinstance(found, Address):
@@ -287,7 +320,17 @@ class UDP(UDPBase):
 
     def close(self) -> Awaitable[None]:
         """Closes it, at once; it need not be awaited. Calls of other tasks end with an OSError,
-        iteration just ends. May be called again."""
+        iteration just ends. May be called again.
+
+        >>> import asyncio
+        >>> from netkit import aio
+        >>> async def main():
+        ...     sock = aio.udp()
+        ...     sock.close()
+        ...     print(sock.closed)
+        >>> asyncio.run(main())
+        True
+        """
         if not self._closed:
             self._closed = True
             if self._epoch is Process.epoch:
