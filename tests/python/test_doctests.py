@@ -36,6 +36,7 @@ class Examples(unittest.TestCase):
         self.run_examples(aio, 140)
 
     # What `io` asks of a file: there is nothing to show; and what every exception has.
+    PLAIN = {"readable", "writable", "seekable", "isatty"}.union(dir(BaseException))
 
     def test_everything_has_one(self):
         seen = 0
