@@ -100,7 +100,7 @@ WORKLOADS = [
              judge=("netkit beside 8,000 idle", "netkit")),
     Workload("memory of an idle connection", "bytes", "memory 8000", 256, "memory 50",
              "netkit libuv libevent"),
-    Workload("memory with one byte pending", "bytes", "pending 8000", 512, "pending 50",
+    Workload("memory with one byte pending", "bytes", "pending 10000", 512, "pending 50",
              "netkit libevent"),
     Workload("reading an address", "ns", "parse 6", 0.45, "parse 1"),
     Workload("writing an address", "ns", "format 3", 0.20, "format 1"),

@@ -322,22 +322,43 @@ static void posted(void) {
     }
 }
 
-// Bug 42: a transport that closes another connection from within, while that
-// one's event is in the same batch of the system's.
+// Bug 42: a transport that closes another handle from within one of its
+// functions, while that one's event is in the same batch of the system's, or
+// pending.
+enum { WITHIN_NONE, WITHIN_SEND, WITHIN_RECV, WITHIN_WATCH, WITHIN_SHUTDOWN };
+static const char *const within_names[] = { "none", "send", "recv", "watch", "shutdown_write" };
+
 static nkt_conn *to_close[2];
-static int closed_within;
+static nkt_udp *udp_to_close[2];
+static int closing_within;
+
+static void close_other(nkt_conn *conn, int within) {
+    nkt_conn **place = &to_close[conn == to_close[0]], *other = *place;
+    if (within != closing_within || other == NULL) return;
+    *place = NULL;
+    nkt_conn_close(other);
+}
 
 static ptrdiff_t killer_recv(nkt_link *link, void *buf, size_t cap) {
-    return nkt_link_recv(link->below, buf, cap);
+    ptrdiff_t got = nkt_link_recv(link->below, buf, cap);
+    if (got > 0) close_other(link->conn, WITHIN_RECV);
+    return got;
 }
 
 static ptrdiff_t killer_send(nkt_link *link, const nkt_str *pieces, size_t count) {
-    nkt_conn **other = &to_close[link->conn == to_close[0]];
     ptrdiff_t sent = nkt_link_send(link->below, pieces, count);
-    if (closed_within == 0 || sent < 0 || *other == NULL) return sent;
-    nkt_conn_close(*other);
-    *other = NULL;
+    if (sent > 0) close_other(link->conn, WITHIN_SEND);
     return sent;
+}
+
+static int killer_shutdown(nkt_link *link) {
+    close_other(link->conn, WITHIN_SHUTDOWN);
+    return nkt_link_shutdown_write(link->below);
+}
+
+static void killer_watch(nkt_link *link, uint32_t want, nkt_interest *out) {
+    close_other(link->conn, WITHIN_WATCH);
+    nkt_link_watch(link->below, want, out);
 }
 
 static void killer_close(nkt_link *link, bool abort) {
@@ -346,43 +367,180 @@ static void killer_close(nkt_link *link, bool abort) {
 }
 
 static const nkt_transport killer = {
-    sizeof(nkt_transport), "killer", killer_recv, killer_send, NULL, NULL, killer_close,
-    NULL, NULL, NULL, NULL,
+    sizeof(nkt_transport), "killer", killer_recv, killer_send, killer_shutdown, killer_watch,
+    killer_close, NULL, NULL, NULL, NULL,
 };
 
-static void closed_from_within(void) {
-    TEST(named("bug 42: closed from within another one's transport")) {
-        static char block[200000];
-        probe p;
-        nkt_conn *peers[2] = { NULL, NULL };
-        nkt_event event;
-        nkt_poller *poller = start(&p);
-        closed_within = 0;
-        for (int i = 0; i < 2; i++) {
-            to_close[i] = NULL;
-            probe_tcp(&p, true, true, &peers[i], &to_close[i]);
-            CHECK_INT(nkt_conn_push(to_close[i], &killer, NULL), NKT_OK);
-            CHECK_INT(nkt_poller_add_conn(poller, to_close[i], NULL), NKT_OK);
-            while (nkt_conn_queued(to_close[i]) == 0) {
-                if (!CHECK_INT(nkt_conn_write(to_close[i], block, sizeof block), NKT_OK)) break;
-            }
+// Events that are there, and that come, are of the one that is left.
+static void check_left(nkt_poller *poller, const void *left) {
+    nkt_event event;
+    for (int turn = 0; turn < 2; turn++) {
+        int count = 0;
+        while (nkt_poller_next(poller, &event) == NKT_OK) {
+            CHECK(event.conn == left || event.udp == left);
+            count++;
         }
-        // Both have a queue, and now both have room; the first one served
-        // closes the other.
-        nkt_fd fds[2] = { nkt_conn_descriptor(to_close[0]), nkt_conn_descriptor(to_close[1]) };
+        CHECK_RANGE(count, 0, 1);
+        CHECK_RANGE(nkt_poller_wait(poller, 0), 0, 1);
+    }
+}
+
+// Both have a queue, and now both have room: the first one served closes the
+// other.
+static void close_while_sending(probe *p, nkt_poller *poller, nkt_conn **peers, int within) {
+    static char block[200000];
+    nkt_fd fds[2] = { nkt_conn_descriptor(to_close[0]), nkt_conn_descriptor(to_close[1]) };
+    for (int i = 0; i < 2; i++) {
+        while (nkt_conn_queued(to_close[i]) == 0) {
+            if (!CHECK_INT(nkt_conn_write(to_close[i], block, sizeof block), NKT_OK)) break;
+        }
+        if (within == WITHIN_SHUTDOWN) CHECK_INT(nkt_conn_shutdown_write(to_close[i]), NKT_OK);
+    }
+    closing_within = within;
+    for (int turn = 0; turn < 1000 && to_close[0] != NULL && to_close[1] != NULL; turn++) {
         for (int i = 0; i < 2; i++) {
             while (nkt_conn_read(peers[i], block, sizeof block) > 0) continue;
-            CHECK(probe_until(&p.env, fds[i], NKT_WRITE));
+            CHECK(probe_until(&p->env, fds[i], NKT_WRITE));
         }
-        closed_within = 1;
-        CHECK_INT(nkt_poller_wait(poller, 0), 0);
-        CHECK((to_close[0] == NULL) != (to_close[1] == NULL));
-        CHECK_INT(nkt_poller_next(poller, &event), NKT_EAGAIN);
-        for (int i = 0; i < 2; i++) {
-            nkt_conn_close(to_close[i]);
-            nkt_conn_close(peers[i]);
+        CHECK_RANGE(nkt_poller_wait(poller, 0), 0, 1);
+        if (within == WITHIN_SEND) break;
+    }
+}
+
+// Both have something to read, and both events are there.
+static void close_while_reading(probe *p, nkt_poller *poller, nkt_conn **peers, int within) {
+    nkt_event event;
+    char byte = 0;
+    for (int i = 0; i < 2; i++) probe_say(peers[i], to_close[i], "x", &p->env);
+    CHECK_INT(nkt_poller_wait(poller, 1000), 2);
+    CHECK_INT(nkt_poller_next(poller, &event), NKT_OK);
+    if (within == WITHIN_RECV) closing_within = within;
+    CHECK_INT(nkt_conn_read(event.conn, &byte, 1), 1);
+    CHECK_INT(byte, 'x');
+    closing_within = within;
+    CHECK_INT(nkt_conn_read(event.conn, &byte, 1), NKT_EAGAIN);
+    // A wait asks again what to wait for.
+    if (within == WITHIN_WATCH) {
+        CHECK_INT(nkt_poller_want(poller, event.conn, 0), NKT_OK);
+        CHECK_RANGE(nkt_poller_wait(poller, 0), 0, 1);
+        if (to_close[0] != NULL && to_close[1] != NULL) {
+            CHECK_INT(nkt_poller_want(poller, event.conn, NKT_READ), NKT_OK);
+            CHECK_RANGE(nkt_poller_wait(poller, 0), 0, 1);
         }
-        finish(&p, poller);
+    }
+}
+
+static void closed_within_conn(int within) {
+    probe p;
+    nkt_conn *peers[2] = { NULL, NULL };
+    nkt_poller *poller = start(&p);
+    closing_within = WITHIN_NONE;
+    for (int i = 0; i < 2; i++) {
+        to_close[i] = NULL;
+        probe_tcp(&p, true, true, &peers[i], &to_close[i]);
+        CHECK_INT(nkt_conn_push(to_close[i], &killer, NULL), NKT_OK);
+        CHECK_INT(nkt_poller_add_conn(poller, to_close[i], NULL), NKT_OK);
+    }
+    if (within == WITHIN_SEND || within == WITHIN_SHUTDOWN) {
+        close_while_sending(&p, poller, peers, within);
+    } else {
+        close_while_reading(&p, poller, peers, within);
+    }
+    CHECK((to_close[0] == NULL) != (to_close[1] == NULL));
+    closing_within = WITHIN_NONE;
+    check_left(poller, to_close[0] != NULL ? to_close[0] : to_close[1]);
+    for (int i = 0; i < 2; i++) {
+        nkt_conn_close(to_close[i]);
+        nkt_conn_close(peers[i]);
+    }
+    finish(&p, poller);
+}
+
+static void close_other_udp(nkt_udp *udp, int within) {
+    nkt_udp **place = &udp_to_close[udp == udp_to_close[0]], *other = *place;
+    if (within != closing_within || other == NULL) return;
+    *place = NULL;
+    nkt_udp_close(other);
+}
+
+static int udp_killer_recv(nkt_udp_link *link, nkt_datagram *list, int count) {
+    int got = nkt_udp_link_recv(link->below, list, count);
+    if (got > 0) close_other_udp(link->udp, WITHIN_RECV);
+    return got;
+}
+
+static int udp_killer_send(nkt_udp_link *link, const nkt_datagram *list, int count) {
+    close_other_udp(link->udp, WITHIN_SEND);
+    return nkt_udp_link_send(link->below, list, count);
+}
+
+static void udp_killer_watch(nkt_udp_link *link, uint32_t want, nkt_interest *out) {
+    close_other_udp(link->udp, WITHIN_WATCH);
+    nkt_udp_link_watch(link->below, want, out);
+}
+
+static void udp_killer_close(nkt_udp_link *link) {
+    (void)link;
+}
+
+static const nkt_datagram_transport udp_killer = {
+    sizeof(nkt_datagram_transport), "killer", udp_killer_recv, udp_killer_send, udp_killer_watch,
+    udp_killer_close, NULL, NULL, NULL,
+};
+
+static void closed_within_udp(int within) {
+    probe p;
+    nkt_udp *peer = NULL;
+    nkt_udp_opts opts;
+    nkt_event event;
+    nkt_addr where;
+    char byte = 0;
+    nkt_poller *poller = start(&p);
+    memset(&opts, 0, sizeof opts);
+    opts.env = &p.env;
+    opts.nonblocking = true;
+    closing_within = WITHIN_NONE;
+    CHECK_INT(nkt_udp_open("127.0.0.1:0", &opts, &peer), NKT_OK);
+    for (int i = 0; i < 2; i++) {
+        udp_to_close[i] = NULL;
+        CHECK_INT(nkt_udp_open("127.0.0.1:0", &opts, &udp_to_close[i]), NKT_OK);
+        CHECK_INT(nkt_udp_push(udp_to_close[i], &udp_killer, NULL), NKT_OK);
+        CHECK_INT(nkt_poller_add_udp(poller, udp_to_close[i], NULL), NKT_OK);
+        CHECK_INT(nkt_udp_local(udp_to_close[i], &where), NKT_OK);
+        CHECK_INT(nkt_udp_send(peer, "x", 1, &where), 1);
+        CHECK(probe_until(&p.env, nkt_udp_descriptor(udp_to_close[i]), NKT_READ));
+    }
+    CHECK_INT(nkt_poller_wait(poller, 1000), 2);
+    CHECK_INT(nkt_poller_next(poller, &event), NKT_OK);
+    CHECK_INT(nkt_udp_local(peer, &where), NKT_OK);
+    if (within != WITHIN_WATCH) closing_within = within;
+    if (within == WITHIN_SEND) CHECK_INT(nkt_udp_send(event.udp, "y", 1, &where), 1);
+    CHECK_INT(nkt_udp_recv(event.udp, &byte, 1, NULL), 1);
+    CHECK_INT(byte, 'x');
+    closing_within = within;
+    CHECK_INT(nkt_udp_recv(event.udp, &byte, 1, NULL), NKT_EAGAIN);
+    if (within == WITHIN_WATCH) {
+        CHECK_INT(nkt_poller_want_udp(poller, event.udp, NKT_READ | NKT_WRITE), NKT_OK);
+        CHECK_RANGE(nkt_poller_wait(poller, 0), 0, 1);
+    }
+    CHECK((udp_to_close[0] == NULL) != (udp_to_close[1] == NULL));
+    closing_within = WITHIN_NONE;
+    check_left(poller, udp_to_close[0] != NULL ? udp_to_close[0] : udp_to_close[1]);
+    for (int i = 0; i < 2; i++) nkt_udp_close(udp_to_close[i]);
+    nkt_udp_close(peer);
+    finish(&p, poller);
+}
+
+static void closed_from_within(void) {
+    char what[80];
+    for (int within = WITHIN_SEND; within <= WITHIN_SHUTDOWN; within++) {
+        snprintf(what, sizeof what, "bug 42: closed within %s of another one's transport",
+                 within_names[within]);
+        TEST(named(what)) { closed_within_conn(within); }
+        if (within == WITHIN_SHUTDOWN) continue;
+        snprintf(what, sizeof what, "bug 42: closed within %s of another one's datagrams",
+                 within_names[within]);
+        TEST(named(what)) { closed_within_udp(within); }
     }
 }
 
