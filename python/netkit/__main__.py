@@ -21,20 +21,37 @@ FAILED = 1              # the network, or the other side
 USAGE = 2               # the command line, or an address that is none
 INTERRUPTED = 130       # Ctrl-C, as shells say it
 
-EPILOG = """examples:
+EXAMPLES = {
+    "connect": """\
   python -m netkit connect localhost:6379            talk to a server, line by line
   printf 'PING\\r\\n' | python -m netkit connect localhost:6379
+""",
+    "listen": """\
   python -m netkit listen :7777                      say every line back
   python -m netkit listen chat localhost:7777        say every line to all others
   python -m netkit listen --udp :5005                print the datagrams that come
   python -m netkit listen --udp --join 239.1.2.3 :5005   those of a group, too
-  python -m netkit send --udp localhost:5005 hello   send one
+""",
+    "send": """\
+  python -m netkit send localhost:7777 hello         send a line
+  python -m netkit send --udp localhost:5005 hello   send a datagram
+""",
+    "discover": """\
   python -m netkit discover                          who else is on the local networks
+  python -m netkit discover --name kitchen --time 60     be found by this name, for a minute
+""",
+    "resolve": """\
   python -m netkit resolve example.org               addresses, the best first
+  python -m netkit resolve -4 example.org            those of IPv4 alone
   python -m netkit --json resolve example.org        the same for programs
+""",
+    "version": """\
+  python -m netkit version                           the version, and which library is used
+"""}
 
+EPILOG = "examples:\n%s\n%s" % ("".join(EXAMPLES.values()), """\
 exit status: 0 well, 1 the network or the other side failed, 2 bad arguments, 130 Ctrl-C
-"""
+""")
 
 
 class Output:
@@ -201,8 +218,15 @@ def make_parser() -> argparse.ArgumentParser:
         epilog=EPILOG, formatter_class=argparse.RawDescriptionHelpFormatter, parents=[common])
     commands = parser.add_subparsers(dest="command", metavar="command", required=True)
 
-    one = commands.add_parser("connect", parents=[common], help="talk to a server, line by line",
-                              description=connect.__doc__)
+    def add(name: str, said: str, function: Any) -> argparse.ArgumentParser:
+        made = commands.add_parser(name, parents=[common], help=said,
+                                   description=function.__doc__,
+                                   epilog="examples:\n" + EXAMPLES[name],
+                                   formatter_class=argparse.RawDescriptionHelpFormatter)
+        made.set_defaults(run=function)
+        return made
+
+    one = add("connect", "talk to a server, line by line", connect)
     one.add_argument("address", help="host:port, [v6]:port or unix:/path")
     one.add_argument("--port", type=int, help="where the address has none")
     one.add_argument("--timeout", type=float, default=30.0, metavar="S",
@@ -210,10 +234,8 @@ def make_parser() -> argparse.ArgumentParser:
     one.add_argument("--idle", type=float, metavar="S",
                      help="end after so many seconds without a line")
     one.add_argument("--crlf", action="store_true", help="send CRLF for every line end")
-    one.set_defaults(run=connect)
 
-    one = commands.add_parser("listen", parents=[common], help="an echo or a chat",
-                              description=listen.__doc__)
+    one = add("listen", "an echo or a chat", listen)
     one.add_argument("what", nargs="?", help="echo (the default, but with --udp) or chat")
     one.add_argument("address", nargs="?", help="[host]:port or unix:/path (:7777)")
     one.add_argument("--max-clients", type=int, metavar="N", help="serve so many at a time")
@@ -223,20 +245,16 @@ def make_parser() -> argparse.ArgumentParser:
                      help="with --udp: a multicast group to join; may be repeated")
     one.add_argument("--interface", metavar="NAME",
                      help="with --join: on this one, by name or address; on every one without")
-    one.set_defaults(run=listen)
 
-    one = commands.add_parser("send", parents=[common], help="send a text or lines",
-                              description=_datagram_tools.send.__doc__)
+    one = add("send", "send a text or lines", _datagram_tools.send)
     one.add_argument("address", help="host:port, a group or 255.255.255.255 with --udp")
     one.add_argument("text", nargs="*", help="what to send; standard input without, line by line")
     one.add_argument("--udp", action="store_true", help="as datagrams, not over TCP")
     one.add_argument("--interface", metavar="NAME", help="with --udp: only through this one")
     one.add_argument("--timeout", type=float, default=30.0, metavar="S",
                      help="seconds for the connecting (30)")
-    one.set_defaults(run=_datagram_tools.send)
 
-    one = commands.add_parser("discover", parents=[common], help="who else is on the networks",
-                              description=_datagram_tools.discover.__doc__)
+    one = add("discover", "who else is on the networks", _datagram_tools.discover)
     one.add_argument("--name", help="what to be found as (the host's name and a number)")
     one.add_argument("--time", type=float, default=3.0, metavar="S", help="how long (3)")
     one.add_argument("--group", default=_datagram_tools.GROUP,
@@ -244,21 +262,16 @@ def make_parser() -> argparse.ArgumentParser:
     one.add_argument("--port", type=int, default=_datagram_tools.PORT,
                      help="the port (%d)" % _datagram_tools.PORT)
     one.add_argument("--interface", metavar="NAME", help="on this one alone, without broadcast")
-    one.set_defaults(run=_datagram_tools.discover)
 
-    one = commands.add_parser("resolve", parents=[common], help="the addresses of a host name",
-                              description=resolve.__doc__)
+    one = add("resolve", "the addresses of a host name", resolve)
     one.add_argument("host")
     family = one.add_mutually_exclusive_group()
     family.add_argument("-4", dest="family", action="store_const", const=4, help="IPv4 alone")
     family.add_argument("-6", dest="family", action="store_const", const=6, help="IPv6 alone")
     one.add_argument("--timeout", type=float, default=30.0, metavar="S",
                      help="seconds for all of it (30)")
-    one.set_defaults(run=resolve)
 
-    one = commands.add_parser("version", parents=[common], help="the version and the library",
-                              description=version.__doc__)
-    one.set_defaults(run=version)
+    add("version", "the version and the library", version)
     return parser
 
 

@@ -78,6 +78,18 @@ class Toolbox(unittest.TestCase):
         self.assertIn("examples:", out)
         self.assertIn("exit status:", out)
 
+    def test_help_of_each_command(self):
+        _, whole, _ = run("--help")
+        for command in ("connect", "listen", "send", "discover", "resolve", "version"):
+            status, out, err = run(command, "--help")
+            self.assertEqual((status, err), (0, ""))
+            self.assertIn("usage: python -m netkit %s" % command, out)
+            examples = out.partition("\nexamples:\n")[2].splitlines()
+            self.assertGreater(len(examples), 0, command)
+            for line in examples:
+                self.assertRegex(line, r"python -m netkit (--json )?%s\b" % command)
+                self.assertIn(line, whole)
+
     def test_refused(self):
         with netkit.listen("127.0.0.1:0") as listener:
             port = listener.port
