@@ -8,6 +8,17 @@
 #include "netkit.h"
 #include "probe.h"
 
+// What plain calls take.
+#ifdef _WIN32
+    #define RAW(fd) ((SOCKET)(fd))
+    #define RAW_LEN int
+    #define RAW_NAME_LEN int
+#else
+    #define RAW(fd) ((int)(fd))
+    #define RAW_LEN size_t
+    #define RAW_NAME_LEN socklen_t
+#endif
+
 enum { MANY = 200, ROOM = 1500 };
 
 static probe p;
@@ -294,6 +305,75 @@ static void test_offload_is_used(bool offload) {
 }
 
 //------------------------------------------------------------------------------
+// A receive buffer that is full
+
+// How many of the list, one by one, from a plain socket to a plain socket with
+// a receive buffer of this size, are there when somebody looks.
+static int raw_kept(int count, int size) {
+    nkt_udp_opts opts;
+    nkt_udp *from = open_udp(false, true), *to = NULL;
+    int kept = 0;
+    memset(&opts, 0, sizeof opts);
+    opts.env = &p.env;
+    opts.nonblocking = true;
+    opts.recv_buffer = size;
+    CHECK_INT(nkt_udp_open("127.0.0.1:0", &opts, &to), NKT_OK);
+    nkt_addr where = local_of(to);
+    union { uint64_t align; char room[NKT_SOCKADDR_MAX]; } name;
+    int len = nkt_addr_to_sockaddr(&where, &name, sizeof name);
+    CHECK(len > 0);
+    for (int i = 0; i < count; i++) {
+        CHECK_INT(sendto(RAW(nkt_udp_descriptor(from)), (const char *)list[i].data,
+                         (RAW_LEN)list[i].len, 0, (const struct sockaddr *)(const void *)&name,
+                         (RAW_NAME_LEN)len), (int)list[i].len);
+    }
+    while (recvfrom(RAW(nkt_udp_descriptor(to)), buf, sizeof buf, 0, NULL, NULL) > 0) kept++;
+    nkt_udp_close(from);
+    nkt_udp_close(to);
+    return kept;
+}
+
+// Sends a list of more than the receiver's buffer holds, while nobody reads:
+// as many are kept as of plain calls, or with offload more, since a bundle
+// takes less of the room than its datagrams would one by one.
+static void test_full(bool offload, uint32_t len) {
+    enum { SMALL = 20000 };
+    nkt_udp_opts opts;
+    nkt_udp *from = open_udp(offload, true), *to = NULL;
+    int kept = 0, sent = 0, got_now;
+    memset(&opts, 0, sizeof opts);
+    opts.env = &p.env;
+    opts.nonblocking = true;
+    opts.no_offload = !offload;
+    opts.recv_buffer = SMALL;
+    CHECK_INT(nkt_udp_open("127.0.0.1:0", &opts, &to), NKT_OK);
+    nkt_addr where = local_of(to);
+    fill(1, &len, 1, true, &where);
+    CHECK_INT(nkt_udp_send_many(from, list, 1), 1);
+    CHECK_INT(nkt_udp_recv_many(to, got, MANY), 1);     // from here on it takes bundles
+    fill(MANY, &len, 1, true, &where);
+    while (sent < MANY) {
+        int more = nkt_udp_send_many(from, list + sent, MANY - sent);
+        if (!CHECK(more > 0)) break;
+        sent += more;
+    }
+    while ((got_now = nkt_udp_recv_many(to, got, MANY)) > 0) {
+        for (int i = 0; i < got_now; i++) {
+            CHECK_INT(got[i].len, len);
+            // Without bundles, what does not fit is what came last.
+            if (!offload) check_one(kept + i, got[i].data, got[i].len);
+        }
+        kept += got_now;
+    }
+    CHECK_INT(got_now, NKT_EAGAIN);
+    int raw = raw_kept(MANY, SMALL);
+    CHECK_RANGE(raw, 2, MANY - 1);
+    CHECK_RANGE(kept, raw, offload ? MANY : raw);
+    nkt_udp_close(from);
+    nkt_udp_close(to);
+}
+
+//------------------------------------------------------------------------------
 // Connecting while others' datagrams are there
 
 // What is queued, then what is fetched and not handed out.
@@ -363,6 +443,16 @@ int main(void) {
     TEST("a list partly sent, nonblocking") { test_partly(true); }
     TEST("offload is used where there is one") { test_offload_is_used(true); }
     TEST("and is not where it is not wanted") { test_offload_is_used(false); }
+    TEST("as many as the receive buffer holds, with offload") {
+        test_full(true, 64);
+        test_full(true, 500);
+        test_full(true, 1400);
+    }
+    TEST("as many as the receive buffer holds, without") {
+        test_full(false, 64);
+        test_full(false, 500);
+        test_full(false, 1400);
+    }
     TEST("connected: others' datagrams that are queued") { test_strangers(false); }
     TEST("connected: others' datagrams that are fetched") { test_strangers(true); }
     TEST("offload on one socket of two") { test_half_offload(); }
