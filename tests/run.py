@@ -295,7 +295,7 @@ def companions(source):
 # What makes a program need an implementation of its own: it looks inside, or changes what the
 # implementation is made of.
 INSIDE = re.compile(r"\bnkti_|\bNKTI_|->handle\.|^#define NETKIT_(?!IMPLEMENTATION\b)|"
-                    r"^\s*#define \w+ \w+_\w+$", re.M)
+                    r"^\s*#define [a-z]\w* [a-z]\w*$", re.M)
 
 
 def is_inside(sources):

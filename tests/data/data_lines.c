@@ -22,6 +22,7 @@
 #define NETKIT_IMPLEMENTATION
 #include "netkit.h"
 
+#include "nkt_kept.h"
 #include "nkt_test.h"
 
 //------------------------------------------------------------------------------
@@ -91,6 +92,7 @@ static nkt_conn *feed_open(feed *self, const nkt_stream_opts *stream) {
     nkt_conn *conn = NULL;
     nkt_conn_opts opts;
     memset(&opts, 0, sizeof opts);
+    opts.env = &kept_env;
     opts.nonblocking = self->pausing;
     if (stream != NULL) opts.stream = *stream;
     CHECK_INT(nkt_conn_open_custom(&feed_table, self, &opts, &conn), NKT_OK);
@@ -460,10 +462,12 @@ static void test_rules_of_the_rest(void) {
 }
 
 int main(void) {
+    if (!kept_open()) return 1;
     test_rows();
     test_rule_count();
     test_rules_of_cr();
     test_rules_of_limits();
     test_rules_of_the_rest();
+    kept_close();
     return test_finish();
 }

@@ -8,6 +8,7 @@
 #define NETKIT_IMPLEMENTATION
 #include "netkit.h"
 
+#include "nkt_kept.h"
 #include "nkt_test.h"
 
 // Gives `total` bytes of a kind, `step` at a time, NKT_EAGAIN before each step
@@ -56,30 +57,6 @@ static const nkt_transport source_table = {
     sizeof(nkt_transport), "source", source_recv, source_send, NULL,
     source_watch, source_close, NULL, NULL, NULL, NULL,
 };
-
-// An allocator that keeps the last large block: the buffer that is borrowed for
-// every byte, which one under a sanitizer would map and unmap each time.
-static struct { void *block; size_t size; } kept;
-static nkt_env kept_env;
-
-static void *keep_large(nkt_env *env, void *ptr, size_t old_size, size_t new_size) {
-    (void)env;
-    if (ptr == NULL && kept.block != NULL && new_size == kept.size) {
-        ptr = kept.block;
-        kept.block = NULL;
-    } else if (new_size == 0 && old_size > 100000) {
-        free(kept.block);
-        kept.block = ptr;
-        kept.size = old_size;
-        ptr = NULL;
-    } else if (new_size == 0) {
-        free(ptr);
-        ptr = NULL;
-    } else {
-        ptr = realloc(ptr, new_size);
-    }
-    return ptr;
-}
 
 static nkt_conn *source_open(source *self, nkt_conn_opts *opts) {
     nkt_conn *conn = NULL;
@@ -448,8 +425,7 @@ static void test_mixed_lines(void) {
 }
 
 int main(void) {
-    if (nkt_env_init(&kept_env) < 0) return 1;
-    kept_env.allocate = keep_large;
+    if (!kept_open()) return 1;
     test_nul_behind();
     test_mixed_lines();
     test_byte_by_byte();
@@ -457,7 +433,6 @@ int main(void) {
     test_flood();
     test_turns();
     test_ignored_timeouts();
-    nkt_env_free(&kept_env);
-    free(kept.block);
+    kept_close();
     return test_finish();
 }
