@@ -271,7 +271,7 @@ static int interrupted_recv(nkt_env *env, nkt_fd fd, int family, nkt_datagram *l
 static void test_interrupted_for_ever(bool connected) {
     nkt_udp_opts opts = opts_of();
     nkt_sys_udp sys = *nkt_sys_udp_default();
-    char buf[8], text[NKT_ADDR_TEXT_MAX];
+    char text[NKT_ADDR_TEXT_MAX];
     opts.nonblocking = true;
     sys.send = interrupted_send;
     sys.recv = interrupted_recv;
