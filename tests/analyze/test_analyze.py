@@ -5,7 +5,8 @@
 
 Each must be silent, but for what EXCUSED lists: a tool's name for the finding, the function it is
 in, and why it is none. An entry that excuses nothing is a failure, but for those with True at their
-end, which come and go with what else stands in the file; so is a tool that could not read a file. What clang-tidy does not look for at all, and why, stands in .clang-tidy.
+end, which come and go with what else stands in the file; so is a tool that could not read a file.
+What clang-tidy does not look for at all, and why, stands in .clang-tidy.
 
 The implementation is looked at by itself, and an example together with the declarations only: one
 after the other in minutes, where both together, two dozen times, would be an hour.
@@ -25,7 +26,8 @@ BUILD = os.path.join(os.path.abspath(os.path.join(ROOT, os.environ.get("BUILD") 
 EXCUSED = {
     "gcc-analyzer": [
         ("-Wanalyzer-double-free", "nkti_resize",
-         "gcc takes the NULL that stands for no block yet for a block that realloc has freed", True),
+         "gcc takes the NULL that stands for no block yet for a block that realloc has freed",
+         True),
         ("-Wanalyzer-malloc-leak", "nkti_wait_begin",
          "the waiter stays in *place until nkti_wait_end gives it back; gcc forgets that place"
          " when the environment is unlocked"),
