@@ -21,7 +21,7 @@ ENV = CC="$(CC)" CFLAGS="$(CFLAGS)" LDFLAGS="$(LDFLAGS)" BUILD="$(BUILD)"
 help:
 	@echo 'make run        builds the tour and runs it: the library at work in some seconds'
 	@echo 'make examples   builds examples/*.c, each as its first lines say, into $(BUILD)/'
-	@echo 'make test       the tests that need cc, make and python3, in some minutes'
+	@echo 'make test       the tests that need cc, make and python3, in a minute or two'
 	@echo 'make test-all   every test: sanitizers, other compilers, Wine, real servers, lint'
 	@echo 'make fuzz       libFuzzer at each parser and the readers, SECONDS=30 each'
 	@echo 'make analyze    what gcc, clang, clang-tidy and cppcheck say without running it'

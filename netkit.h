@@ -5321,12 +5321,10 @@ static int nkti_ip4_read(nkti_cursor *in, uint8_t *bytes) {
         }
         // "010" is 8 to some parsers and 10 to others.
         if (*first == '0' && p - first > 1) {
-            return nkti_address_fail(in, first,
-                                     "expected a number without leading zeros");
+            return nkti_address_fail(in, first, "expected a number without leading zeros");
         }
         if (value > 255 || (p < end && nkti_digit_value(*p) <= 9)) {
-            return nkti_address_fail(in, first,
-                                     "expected a number from 0 to 255");
+            return nkti_address_fail(in, first, "expected a number from 0 to 255");
         }
         bytes[i] = (uint8_t)value;
     }
@@ -5356,8 +5354,7 @@ static int nkti_ip6_read_groups(nkti_cursor *in, uint8_t *row, int *gap) {
         }
         if (p == group) {
             if (count == *gap) break;               // nothing need follow "::"
-            return nkti_address_fail(in, p,
-                                     "expected a group of one to four hex digits");
+            return nkti_address_fail(in, p, "expected a group of one to four hex digits");
         }
         bool tail = p < end && *p == '.';           // the last four bytes as IPv4
         if (count > (tail ? 12 : 14)) {
@@ -5370,8 +5367,7 @@ static int nkti_ip6_read_groups(nkti_cursor *in, uint8_t *row, int *gap) {
             return err < 0 ? err : count + 4;
         }
         if (p - group > 4) {
-            return nkti_address_fail(in, group,
-                                     "expected a group of at most four hex digits");
+            return nkti_address_fail(in, group, "expected a group of at most four hex digits");
         }
         row[count] = (uint8_t)(value >> 8);
         row[count + 1] = (uint8_t)value;
@@ -5718,8 +5714,7 @@ static int nkti_bracket_read(nkti_cursor *in, nkt_ip *ip) {
     const char *end = in->end;
     const char *close = (const char *)memchr(in->at, ']', (size_t)(end - in->at));
     if (close == NULL) {
-        return nkti_address_fail(in, end,
-                                 "expected ']' behind the IPv6 address");
+        return nkti_address_fail(in, end, "expected ']' behind the IPv6 address");
     }
     const char *open = in->at++;
     in->end = close;
@@ -5727,8 +5722,7 @@ static int nkti_bracket_read(nkti_cursor *in, nkt_ip *ip) {
     in->end = end;
     if (err < 0) return err;
     if (ip->family != NKT_IPV6) {
-        return nkti_address_fail(in, open,
-                                 "expected an IPv4 address without brackets");
+        return nkti_address_fail(in, open, "expected an IPv4 address without brackets");
     }
     in->at = close + 1;
     return NKT_OK;
@@ -5766,8 +5760,7 @@ static int nkti_addr_read(nkti_cursor *in, nkt_addr *addr) {
     }
     if (addr->ip.family == NKT_IPV6) return nkti_ambiguous(in);
     if (in->at < in->end && *in->at != ':') {
-        return nkti_address_fail(in, in->at,
-                                 "expected a colon and a port behind the address");
+        return nkti_address_fail(in, in->at, "expected a colon and a port behind the address");
     }
     return nkti_port_read(in, &addr->port);
 }

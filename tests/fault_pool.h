@@ -28,6 +28,18 @@ typedef struct fault_report {
 
 static fault_report *fault_mine, fault_total;
 
+// Of a list X(name, errors ...): F_name and F_COUNT, and `entries` by them.
+#define FAULT_ID(name, ...) F_##name,
+#define FAULT_ROW(name, ...) {#name, {__VA_ARGS__}},
+#define FAULT_TABLE(LIST)                                                                \
+    enum { LIST(FAULT_ID) F_COUNT };                                                     \
+    static const entry_row entries[] = { LIST(FAULT_ROW) };
+
+typedef struct entry_row {
+    const char *name;
+    int errors[8];
+} entry_row;
+
 static struct {
     pid_t child;
     int task;

@@ -572,7 +572,7 @@ def say_failures(results):
         if not result.failed:
             continue
         lines = [line for line in result.output.split("\n") if line.startswith("FAILED")]
-        for line in result.notes + (lines or result.output.rstrip().split("\n")[-3:]):
+        for line in result.notes + lines or result.output.rstrip().split("\n")[-3:]:
             print("FAILED %s: %s" % (result.step.split(":")[0] + ": " + result.name,
                                      line.split("\n")[0][:300]))
 

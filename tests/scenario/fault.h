@@ -29,8 +29,9 @@
 // last lines say how many injections were made, how many changed nothing, how
 // many calls were left out and how often each excuse was taken.
 //
-// Include after netkit.h with its implementation and after `scene_tested`. The
-// program gives the functions task_x() and the table `excuses`.
+// Include after netkit.h with its implementation and after the rows and faces.
+// The program fills `tasks`, and gives the other functions task_x() and
+// the table `excuses`.
 
 #ifndef NKT_TEST_FAULT_H
 #define NKT_TEST_FAULT_H
@@ -48,6 +49,26 @@ enum { EVERY_ROW = 1 };
 #else
 enum { EVERY_ROW = 0 };
 #endif
+
+//------------------------------------------------------------------------------
+// Tasks: a row on a face
+
+enum { OWN_MAX = 8 };           // rows of the program's own, beside the table's
+
+typedef struct fault_task {
+    const row *r;
+    const face *f;
+} fault_task;
+
+static fault_task tasks[(ROW_COUNT + OWN_MAX) * FACE_COUNT];
+
+static void task_name(int i, char *name, size_t cap) {
+    snprintf(name, cap, "%s / %s", tasks[i].r->name, tasks[i].f->name);
+}
+
+static bool task_is_slow(int i) {
+    return (tasks[i].r->needs & SLOW) != 0;
+}
 
 //------------------------------------------------------------------------------
 // What can fail, and how
@@ -89,23 +110,7 @@ enum { ONE = -100 };            // no error: the call moves one byte, or one dat
     X(net_list, NKT_ENOMEM, NKT_EOS)                                                     \
     X(net_watch, NKT_EMFILE, NKT_EUNSUPPORTED)
 
-enum {
-#define X(name, ...) F_##name,
-    ENTRIES(X)
-#undef X
-    F_COUNT
-};
-
-typedef struct entry_row {
-    const char *name;
-    int errors[8];
-} entry_row;
-
-static const entry_row entries[] = {
-#define X(name, ...) {#name, {__VA_ARGS__}},
-    ENTRIES(X)
-#undef X
-};
+FAULT_TABLE(ENTRIES)
 
 enum { PATHS_MAX = 256, KEPT_MAX = 512 };
 
@@ -164,8 +169,6 @@ typedef struct excuse_row {
 // one run of it, made with `fault.on` and `scene_tested` around what is tested;
 // how to let go who waits, once a failure has been told; and whether any of its
 // rows calls an entry.
-static void task_name(int task, char *name, size_t cap);
-static bool task_is_slow(int task);
 static void task_run(int task);
 static void task_break(void);
 static bool task_calls(int entry);

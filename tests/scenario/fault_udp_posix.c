@@ -93,24 +93,10 @@ static const row own_rows[] = {
 };
 
 #define OWN_COUNT (sizeof own_rows / sizeof own_rows[0])
+typedef char own_rows_fit[OWN_COUNT <= OWN_MAX ? 1 : -1];
 
 //------------------------------------------------------------------------------
 // Tasks
-
-typedef struct task {
-    const row *r;
-    const face *f;
-} task;
-
-static task tasks[(ROW_COUNT + OWN_COUNT) * FACE_COUNT];
-
-static void task_name(int i, char *name, size_t cap) {
-    snprintf(name, cap, "%s / %s", tasks[i].r->name, tasks[i].f->name);
-}
-
-static bool task_is_slow(int i) {
-    return (tasks[i].r->needs & SLOW) != 0;
-}
 
 static bool task_calls(int entry) {
     static const int never[] = {

@@ -35,23 +35,7 @@
     X(start, NKT_ENOMEM, NKT_EUNSUPPORTED)                                               \
     X(resolve, NKT_ELOOKUP, NKT_ENOTFOUND, NKT_ENOMEM)
 
-enum {
-#define X(name, ...) F_##name,
-    ENTRIES(X)
-#undef X
-    F_COUNT
-};
-
-typedef struct entry_row {
-    const char *name;
-    int errors[8];
-} entry_row;
-
-static const entry_row entries[] = {
-#define X(name, ...) {#name, {__VA_ARGS__}},
-    ENTRIES(X)
-#undef X
-};
+FAULT_TABLE(ENTRIES)
 
 static struct {
     int entry, err;             // entry -1: nothing fails
