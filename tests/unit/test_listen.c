@@ -145,16 +145,18 @@ static int no_dual_stack(nkt_env *env, nkt_fd fd, int option, int64_t value) {
     return probe_core_set_option(env, fd, option, value);
 }
 
-// The port of somebody else, for as many binds of IPv4 as are wanted.
+// The port of somebody else, for as many binds of IPv4 as are wanted. Another
+// program may really have it too; that does not count as a bind.
 static int ipv4_binds_to_refuse;
 static int ipv4_binds;
 
 static int bind_taken(nkt_env *env, nkt_fd fd, const void *addr, size_t len) {
     nkt_addr parsed;
-    if (nkt_addr_from_sockaddr(addr, len, &parsed) >= 0 && parsed.ip.family == NKT_IPV4) {
-        if (ipv4_binds++ < ipv4_binds_to_refuse) return NKT_EADDRINUSE;
-    }
-    return probe_core_bind(env, fd, addr, len);
+    bool ipv4 = nkt_addr_from_sockaddr(addr, len, &parsed) >= 0 && parsed.ip.family == NKT_IPV4;
+    if (ipv4 && ipv4_binds++ < ipv4_binds_to_refuse) return NKT_EADDRINUSE;
+    int err = probe_core_bind(env, fd, addr, len);
+    if (ipv4 && ipv4_binds_to_refuse > 0 && err == NKT_EADDRINUSE) ipv4_binds--;
+    return err;
 }
 
 static void without_ipv6(void) {
