@@ -5,7 +5,7 @@
 
 A program then compiles in a tenth of the time. Its netkit.h ends where the implementation has
 included the system's headers: that is what a program sees that has one. Warnings about it are for
-those who compile all of it.
+those who compile all of it. `more` is what else the second file includes.
 """
 
 import os
@@ -15,16 +15,17 @@ BORDER = "\n//#### IMPLEMENTATION ####\n"
 SECTION = "\n//" + "=" * 78 + "\n// MARK: "
 
 
-def split(folder):
+def split(folder, more=()):
     """Writes netkit.h and netkit.c into a folder; gives the path of the second."""
     with open(os.path.join(ROOT, "netkit.h"), encoding="utf-8") as file:
         declared, implemented = file.read().split(BORDER)
     guards, headers = implemented.split(SECTION)[:2]
     _put(os.path.join(folder, "netkit.h"),
-         "#pragma GCC system_header\n" + declared + "\n" + guards + SECTION + headers +
-         "\n#endif\n#endif\n")
+         "#pragma GCC system_header\n#define NKT_TEST_SHARED\n" + declared + "\n" + guards +
+         SECTION + headers + "\n#endif\n#endif\n")
     source = os.path.join(folder, "netkit.c")
-    _put(source, '#define NETKIT_IMPLEMENTATION\n#include "%s"\n' % os.path.join(ROOT, "netkit.h"))
+    _put(source, "#define NETKIT_IMPLEMENTATION\n" + "".join(
+        '#include "%s"\n' % path for path in (os.path.join(ROOT, "netkit.h"),) + tuple(more)))
     return source
 
 

@@ -145,9 +145,10 @@ class Step:
     """Something else to run: the scripts tests/NAME/test_*.py, each by itself, or one command."""
 
     def __init__(self, name, command="", in_test=False, alone=False, counts=True, limit_s=900,
-                 needs=""):
+                 needs="", each=()):
         self.name = name
         self.command = shlex.split(command)     # in the top folder; "python3" is this Python
+        self.each = each                        # words: it is run once with each at its end
         self.in_test = in_test                  # part of `make test`, or of test-all only
         self.alone = alone                      # measures times: by itself, at the end
         self.counts = counts                    # whether it ends with a closing line
@@ -158,11 +159,16 @@ class Step:
         """Gives (name, command) of everything it runs."""
         if self.command:
             python = [sys.executable] if self.command[0] == "python3" else self.command[:1]
-            return [(self.name, python + self.command[1:])]
+            command = python + self.command[1:]
+            return [(self.name + "/" + word, command + [word]) for word in self.each] or [
+                (self.name, command)]
         found = sorted(glob.glob(os.path.join(ROOT, "tests", self.name, "test_*.py")))
         return [(self.name + "/" + os.path.basename(source), [sys.executable, source])
                 for source in found]
 
+
+FUZZ_TARGETS = sorted(os.path.basename(path)[5:-2] for path in
+                      glob.glob(os.path.join(ROOT, "tests", "fuzz", "fuzz_*.c")))
 
 # They are told by NKT_TEST_ALL=1 that all is wanted. Longest first, so that the other worker has
 # something to do beside it.
@@ -172,7 +178,7 @@ STEPS = [
     Step("python", in_test=True),
     Step("pythons", limit_s=1800),
     Step("examples", in_test=True),
-    Step("fuzz"),
+    Step("fuzz", "python3 tests/fuzz/test_fuzz.py 30", each=FUZZ_TARGETS),
     Step("analyze"),
     Step("coverage"),
     Step("interop"),
@@ -292,15 +298,16 @@ def companions(source):
     return found
 
 
-# What makes a program need an implementation of its own: it looks inside, or changes what the
-# implementation is made of.
-INSIDE = re.compile(r"\bnkti_|\bNKTI_|->handle\.|^#define NETKIT_(?!IMPLEMENTATION\b)|"
-                    r"^\s*#define [a-z]\w* [a-z]\w*$", re.M)
+# What makes a program need an implementation of its own: it looks inside other than through
+# inside.h, or changes what the implementation is made of.
+INSIDE = re.compile(r"\bnkti_|\bNKTI_(?!LISTEN_INTERFACE|CONNECT_RECHECK)|->handle\.|"
+                    r"^#define NETKIT_(?!IMPLEMENTATION\b)|^\s*#define [a-z]\w* [a-z]\w*$", re.M)
+WINDOW = os.path.join(ROOT, "tests", "inside.h")
 
 
 def is_inside(sources):
     """Whether one of the sources, or a header of theirs, matches INSIDE."""
-    seen, queue = set(), list(sources)
+    seen, queue = {WINDOW}, list(sources)
     while queue:
         path = queue.pop()
         seen.add(path)
@@ -309,7 +316,7 @@ def is_inside(sources):
         if INSIDE.search(text):
             return True
         for name in re.findall(r'^\s*#\s*include\s+"([^"]+)"', text, re.M):
-            header = os.path.join(os.path.dirname(path), name)
+            header = os.path.normpath(os.path.join(os.path.dirname(path), name))
             if os.path.exists(header) and header not in seen:
                 queue.append(header)
     return False
@@ -364,7 +371,7 @@ def implementation(config):
     folder = os.path.join(BUILD, "tests", config.name, "netkit")
     target = os.path.join(folder, "netkit.o")
     with building[config.name]:
-        source = split(folder)
+        source = split(folder, [WINDOW])
         complaint = compile_to(target, config.cc + config.flags + ["-c", source], [source])
     return complaint, target, folder
 

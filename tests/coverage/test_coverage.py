@@ -99,7 +99,7 @@ def implementation(variant):
     folder = os.path.join(FOLDER, variant.name, "netkit")
     target = os.path.join(folder, "object", "netkit.o")
     with run.building["coverage-" + variant.name]:
-        source = run.split(folder)
+        source = run.split(folder, [run.WINDOW])
         command = variant.cc + variant.flags + ["-c", source, "-o", target]
         return compile_to(os.path.dirname(target), target, command, [source]), target, folder
 

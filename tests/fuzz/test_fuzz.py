@@ -3,7 +3,8 @@
 
     tests/fuzz/test_fuzz.py [SECONDS [TARGET ...]]     30 seconds each
 
-Two at a time, under the address and undefined-behaviour sanitizers. It begins with the corpus,
+Two at a time, under the address and undefined-behaviour sanitizers, all with one implementation
+of netkit. It begins with the corpus,
 corpus/TARGET/, with what earlier runs have found, BUILD/fuzz/corpus/TARGET/, and where
 NKT_TEST_DATA names a folder of third-party vectors with the texts in those. An input that fails
 is kept in BUILD/fuzz/crashes/; run it again with
@@ -12,6 +13,7 @@ is kept in BUILD/fuzz/crashes/; run it again with
 """
 
 import concurrent.futures
+import fcntl
 import glob
 import json
 import os
@@ -19,6 +21,10 @@ import re
 import shutil
 import subprocess
 import sys
+import threading
+
+sys.path.insert(0, os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
+import run                                                              # noqa: E402
 
 ROOT = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 HERE = os.path.join(ROOT, "tests", "fuzz")
@@ -28,6 +34,7 @@ FLAGS = ("-std=c99 -O2 -g -DFUZZ_LIBFUZZER -fsanitize=fuzzer,address,undefined"
          " -fno-sanitize-recover=all").split()
 JOBS = 2
 LONGEST = 1024
+LOCK = threading.Lock()
 
 # Which columns of which vectors are texts for which targets: (file, column, kind of text).
 SEEDS = {
@@ -83,13 +90,21 @@ def extra_seeds(target):
 
 
 def build(target):
-    os.makedirs(BUILD, exist_ok=True)
-    program = os.path.join(BUILD, target)
-    command = ["clang"] + FLAGS + ["-I" + ROOT, "-I" + os.path.join(ROOT, "tests"),
-                                   os.path.join(HERE, "fuzz_%s.c" % target), "-o", program,
-                                   "-pthread"]
-    done = subprocess.run(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
-    return program, "" if done.returncode == 0 else done.stdout.decode("utf-8", "replace")
+    """Gives the program, and the compiler's complaint or ""."""
+    program, source = os.path.join(BUILD, target), os.path.join(HERE, "fuzz_%s.c" % target)
+    folder = os.path.join(BUILD, "netkit")
+    built = os.path.join(folder, "netkit.o")
+    os.makedirs(folder, exist_ok=True)
+    # Another process may want it at the same time.
+    with LOCK, open(os.path.join(folder, "lock"), "w", encoding="ascii") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        whole = run.split(folder, [run.WINDOW])
+        complaint = run.compile_to(built, ["clang"] + FLAGS + ["-c", whole], [whole])
+    if not complaint:
+        paths = ["-I" + path for path in (folder, ROOT, os.path.join(ROOT, "tests"))]
+        complaint = run.compile_to(program, ["clang"] + FLAGS + paths + [source, built, "-pthread"],
+                                   [source])
+    return program, complaint
 
 
 def fuzz(target, seconds):

@@ -18,6 +18,7 @@
 #ifndef NKT_TEST_FAKENET_H
 #define NKT_TEST_FAKENET_H
 
+#include "inside.h"
 #include "probe.h"
 
 enum {
@@ -152,10 +153,7 @@ static inline int fakenet_resolve(nkt_env *env, const char *host, int family, nk
 
 // How many worker threads there are.
 static inline int fakenet_workers(void) {
-    nkti_mutex_lock(&nkti_lookup_pool.lock);
-    int threads = nkti_lookup_pool.threads;
-    nkti_mutex_unlock(&nkti_lookup_pool.lock);
-    return threads;
+    return inside_lookup_workers();
 }
 
 static inline int fakenet_patience(void) {
@@ -166,9 +164,7 @@ static inline int fakenet_patience(void) {
 static inline void fakenet_settle(void) {
     bool queued = true;
     for (int i = 0; i < fakenet_patience() && queued; i++) {
-        nkti_mutex_lock(&nkti_lookup_pool.lock);
-        queued = nkti_lookup_pool.first != NULL;
-        nkti_mutex_unlock(&nkti_lookup_pool.lock);
+        queued = inside_lookup_queued();
         if (queued) fakenet_nap();
     }
 }

@@ -17,6 +17,7 @@ static void false_freeaddrinfo(struct addrinfo *list);
 #define NETKIT_IMPLEMENTATION
 #include "netkit.h"
 
+#include "inside.h"
 #include "probe.h"
 
 #include <dlfcn.h>
@@ -125,13 +126,6 @@ static void false_freeaddrinfo(struct addrinfo *list) {
     CHECK(list != NULL);
 }
 
-static int workers(void) {
-    nkti_mutex_lock(&nkti_lookup_pool.lock);
-    int threads = nkti_lookup_pool.threads;
-    nkti_mutex_unlock(&nkti_lookup_pool.lock);
-    return threads;
-}
-
 static void begin(probe *p, int (*resolve)(nkt_env *, const char *, int, nkt_ip *, int)) {
     probe_open(p);
     p->env.resolve = resolve;
@@ -141,8 +135,8 @@ static void begin(probe *p, int (*resolve)(nkt_env *, const char *, int, nkt_ip 
 // Nothing is left but memory that the workers free now.
 static void end(probe *p) {
     __atomic_store_n(&released, 1, __ATOMIC_SEQ_CST);
-    for (int i = 0; i < 10000 && workers() > 0; i++) nap_ms(1);
-    CHECK_INT(workers(), 0);
+    for (int i = 0; i < 10000 && inside_lookup_workers() > 0; i++) nap_ms(1);
+    CHECK_INT(inside_lookup_workers(), 0);
     CHECK_INT(get(&inside), 0);
     probe_close(p);
 }
@@ -356,7 +350,7 @@ static void thousand(void) {
             crowd_run();
             CHECK_RANGE(median(crowd.late, (size_t)crowd.ended), 0, 100);
             CHECK_INT(get(&most_inside), 8);
-            CHECK(nkti_lookup_pool.first == NULL);
+            CHECK(!inside_lookup_queued());
             nkt_poller_close(crowd.poller);
             CHECK_INT(crowd.p.descriptors, crowd.p.calls[PROBE_WAKE_OPEN] -
                                            crowd.p.calls[PROBE_WAKE_CLOSE]);
@@ -477,8 +471,8 @@ static void stress(void) {
             nkt_env_free(env);
             free(env);
         }
-        for (int i = 0; i < 10000 && workers() > 0; i++) nap_ms(1);
-        CHECK_INT(workers(), 0);
+        for (int i = 0; i < 10000 && inside_lookup_workers() > 0; i++) nap_ms(1);
+        CHECK_INT(inside_lookup_workers(), 0);
     }
 }
 
@@ -497,7 +491,7 @@ static void system_resolver(void) {
             CHECK_INT(result, codes[i][0] == 0 ? 2 : codes[i][1]);
             if (result > 0) CHECK(nkt_ip_equal(&ips[0], &want));
         }
-        for (int i = 0; i < 10000 && workers() > 0; i++) nap_ms(1);
+        for (int i = 0; i < 10000 && inside_lookup_workers() > 0; i++) nap_ms(1);
     }
 }
 

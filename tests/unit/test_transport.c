@@ -29,6 +29,7 @@ typedef struct mock {
     bool sleeps;                    // watch says nothing: a notify has to come
     int64_t deadline;               // what watch says; 0 = none
     bool ready_at_deadline;
+    nkt_env *env;                   // whose clock that is
     int recv_at, send_at, recv_calls, send_calls, watch_calls;
     int closes, aborts, shutdowns;
     char sent[400];
@@ -86,7 +87,7 @@ static void mock_watch(nkt_link *link, uint32_t want, nkt_interest *out) {
     m->watch_calls++;
     if (m->deadline != 0) {
         out->deadline_ns = m->deadline;
-        out->ready = m->ready_at_deadline && nkt_now_ns(link->conn->handle.env) >= m->deadline;
+        out->ready = m->ready_at_deadline && nkt_now_ns(m->env) >= m->deadline;
         return;
     }
     if (!m->sleeps) out->ready = true;
@@ -616,6 +617,7 @@ static void deadline_one(bool nonblocking, bool ready_at_deadline) {
     m.recv[2].result = NKT_EAGAIN;
     m.deadline = 300 * PROBE_MS;
     m.ready_at_deadline = ready_at_deadline;
+    m.env = &p.env;
     nkt_conn *conn = open_mock(&p, &m, nonblocking);
     if (nonblocking) {
         CHECK_INT(nkt_poller_add_conn(poller, conn, NULL), NKT_OK);
