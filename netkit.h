@@ -1921,8 +1921,9 @@ NKT_API ptrdiff_t nkt_udp_recv(nkt_udp *udp, void *buf, size_t cap, nkt_addr *fr
 // `truncated`. Waits on a blocking handle. Returns NKT_OK or as nkt_udp_recv.
 NKT_API int nkt_udp_recv_datagram(nkt_udp *udp, nkt_datagram *datagram);
 // Receives what is there, at least one, at most `cap`, in few system calls. The
-// list's data are views into the handle's buffer (1 MiB from the first call on)
-// and live until the next receiving call; none is truncated.
+// list's data are views into the handle's buffer (1 MiB from the first call on,
+// on Linux 4 MiB, of which no more is touched than is needed), and they live
+// until the next receiving call; none is truncated.
 // Waits on a blocking handle. Returns how many or as nkt_udp_recv, with
 // list[0].addr for ICMP errors.
 NKT_API int nkt_udp_recv_many(nkt_udp *udp, nkt_datagram *list, int cap);
@@ -3876,10 +3877,29 @@ static const nkt_sys_threads nkti_os_threads = {
 #define NKTI_UDP_DUAL NKTI_LINUX
 #define NKTI_UDP_MESSAGES 64            // in one call of the system
 #define NKTI_UDP_PARTS 512
-#define NKTI_UDP_RECEIVED 16
+// Slots for what is received at once; 64 bytes more than a datagram, so that
+// they do not share cache lines' sets. Before them lies a small one for each.
+#define NKTI_UDP_SLOTS (NKTI_LINUX ? 64 : 16)
+#define NKTI_UDP_SLOT (65536 + 64)
+#define NKTI_UDP_SMALL 256
+#define NKTI_UDP_ROOM ((size_t)NKTI_UDP_SLOTS * (NKTI_UDP_SLOT + NKTI_UDP_SMALL))
 #define NKTI_SEGMENTS_MAX 64            // the kernel's limit of one message
 #define NKTI_SEGMENT_BYTES 65000        // below any datagram's
 #define NKTI_SEGMENT_LEN 1452           // longer ones gain nothing and may not pass
+
+// What a datagram's `reserved` bytes tell.
+enum {
+    NKTI_ALL_FACTS = 0,         // its receiver has room for them
+    NKTI_IN_SLOT = 1,           // its data are a slot: which one, from 1 on
+    NKTI_IS_SMALL = 2           // it is in the small slot
+};
+
+// The small slot that belongs to the slot of a datagram.
+static uint8_t *nkti_udp_small(const nkt_datagram *datagram) {
+    size_t at = datagram->reserved[NKTI_IN_SLOT] - (size_t)1;
+    uint8_t *first = (uint8_t *)datagram->data - at * NKTI_UDP_SLOT;
+    return first - (NKTI_UDP_SLOTS - at) * NKTI_UDP_SMALL;
+}
 
 typedef union nkti_sockname {
     struct sockaddr any;
@@ -4396,18 +4416,37 @@ typedef struct nkti_mmsghdr {
     unsigned int len;
 } nkti_mmsghdr;
 
+// The first bytes go to the small slot, the rest behind the same number of the
+// large one: each page that is touched costs a third of a small datagram.
+static void nkti_udp_use_small(const nkt_datagram *datagram, struct iovec *parts) {
+    parts[1].iov_base = (uint8_t *)datagram->data + NKTI_UDP_SMALL;
+    parts[1].iov_len = datagram->cap - NKTI_UDP_SMALL;
+    parts[0].iov_base = nkti_udp_small(datagram);
+    parts[0].iov_len = NKTI_UDP_SMALL;
+}
+
 NKTI_APART int nkti_udp_recv_batch(nkt_fd fd, nkt_datagram *list, int count) {
-    nkti_mmsghdr messages[NKTI_UDP_RECEIVED];
-    struct iovec parts[NKTI_UDP_RECEIVED];
-    nkti_sockname names[NKTI_UDP_RECEIVED];
-    nkti_control controls[NKTI_UDP_RECEIVED];
-    if (count > NKTI_UDP_RECEIVED) count = NKTI_UDP_RECEIVED;
+    nkti_mmsghdr messages[NKTI_UDP_SLOTS];
+    struct iovec parts[2 * NKTI_UDP_SLOTS];
+    nkti_sockname names[NKTI_UDP_SLOTS];
+    nkti_control controls[NKTI_UDP_SLOTS];
+    if (count > NKTI_UDP_SLOTS) count = NKTI_UDP_SLOTS;
     for (int i = 0; i < count; i++) {
-        nkti_udp_message(&messages[i].head, &parts[i], &names[i], &controls[i], &list[i]);
+        nkti_udp_message(&messages[i].head, &parts[2 * i], &names[i], &controls[i], &list[i]);
+        if (list[i].reserved[NKTI_IN_SLOT] == 0) continue;
+        nkti_udp_use_small(&list[i], &parts[2 * i]);
+        messages[i].head.msg_iovlen = 2;
     }
     int got = (int)syscall(SYS_recvmmsg, (int)fd, messages, (unsigned)count, NKTI_DONTWAIT, NULL);
     if (got < 0) return nkti_error_from_os(errno);
-    for (int i = 0; i < got; i++) nkti_udp_received(&list[i], &messages[i].head, messages[i].len);
+    for (int i = 0; i < got; i++) {
+        nkti_udp_received(&list[i], &messages[i].head, messages[i].len);
+        if (list[i].reserved[NKTI_IN_SLOT] == 0) continue;
+        list[i].reserved[NKTI_IS_SMALL] = list[i].len <= NKTI_UDP_SMALL;
+        if (list[i].len > NKTI_UDP_SMALL) {
+            memcpy(list[i].data, nkti_udp_small(&list[i]), NKTI_UDP_SMALL);
+        }
+    }
     return got;
 }
 
@@ -11620,16 +11659,13 @@ NKT_API int nkt_listener_watch(nkt_listener *listener, nkt_interest *interest) {
 //
 //     nkt_udp  ->  links above  ->  the socket link: one or two descriptors
 //        |
-//        +- batch    16 slots of 64 KiB that nkt_udp_recv_many fills; a slot
+//        +- batch    slots of 64 KiB that nkt_udp_recv_many fills; a slot
 //        |           may hold many datagrams, handed out as views
 //        +- members  wishes (index 0: every interface) and what came of them,
 //        |           one row for each interface that is joined
 //        +- ifaces   the interfaces at the last look, until there is news
 //==============================================================================
 
-#define NKTI_UDP_SLOTS 16
-// 64 bytes more than a datagram, so that slots do not share cache lines' sets.
-#define NKTI_UDP_SLOT (65536 + 64)
 #define NKTI_UDP_MAX4 65507
 #define NKTI_UDP_MAX6 65527
 #define NKTI_NET_RECHECK (2000 * NKTI_MS)   // where the system tells no news
@@ -11817,7 +11853,7 @@ NKTI_INLINE int nkti_udp_recv_fd(nkt_udp *udp, int at, nkt_datagram *list, int c
 NKTI_INLINE int nkti_udp_recv_fds(nkt_udp_link *link, nkt_datagram *list, int count) {
     nkt_udp *udp = link->udp;
     // A single plain datagram has no room where facts would be wanted.
-    bool facts = count > 1 || udp->coalesce || list[0].reserved[0] != 0;
+    bool facts = count > 1 || udp->coalesce || list[0].reserved[NKTI_ALL_FACTS] != 0;
     if (udp->connected >= 0) return nkti_udp_recv_fd(udp, udp->connected, list, count, facts);
     int got = NKT_EAGAIN;
     for (int i = 0; i < udp->fd_count && got == NKT_EAGAIN; i++) {
@@ -12326,7 +12362,7 @@ static nkt_udp *nkti_udp_new(nkt_env *env, const nkt_udp_opts *opts,
 static void nkti_udp_free(nkt_udp *udp) {
     nkt_env *env = udp->handle.env;
     if (udp->batch != NULL) {
-        nkti_free(env, udp->batch->slots, (size_t)NKTI_UDP_SLOTS * NKTI_UDP_SLOT);
+        nkti_free(env, udp->batch->slots, NKTI_UDP_ROOM);
         nkti_free(env, udp->batch, sizeof *udp->batch);
     }
     if (udp->news != NKT_NO_FD) nkti_net_sys(env)->watch_close(env, udp->news);
@@ -12887,7 +12923,7 @@ static int nkti_udp_batch_open(nkt_udp *udp) {
     if (udp->batch != NULL) return NKT_OK;
     nkti_udp_batch *batch = (nkti_udp_batch *)nkti_alloc(env, sizeof *batch);
     if (batch == NULL) return NKT_ENOMEM;
-    batch->slots = (uint8_t *)nkti_resize(env, NULL, 0, (size_t)NKTI_UDP_SLOTS * NKTI_UDP_SLOT);
+    batch->slots = (uint8_t *)nkti_resize(env, NULL, 0, NKTI_UDP_ROOM);
     if (batch->slots == NULL) {
         nkti_free(env, batch, sizeof *batch);
         return NKT_ENOMEM;
@@ -12908,8 +12944,12 @@ static int nkti_udp_batch_fill(nkt_udp *udp, int slots) {
     batch->next = batch->count = 0;
     batch->at = 0;
     for (int i = 0; i < slots; i++) {
-        batch->list[i].data = batch->slots + (size_t)i * NKTI_UDP_SLOT;
+        batch->list[i].data = batch->slots + (size_t)NKTI_UDP_SLOTS * NKTI_UDP_SMALL +
+                              (size_t)i * NKTI_UDP_SLOT;
         batch->list[i].cap = NKT_DATAGRAM_MAX;
+        // A link above would look where the slot is.
+        batch->list[i].reserved[NKTI_IN_SLOT] = udp->top == &udp->bottom ? (uint8_t)(i + 1) : 0;
+        batch->list[i].reserved[NKTI_IS_SMALL] = 0;
     }
     int got = nkti_udp_recv_list(udp, batch->list, slots);
     if (got > 0) batch->count = got;
@@ -12921,7 +12961,9 @@ static void nkti_udp_batch_take(nkti_udp_batch *batch, nkt_datagram *out) {
     const nkt_datagram *from = &batch->list[batch->next];
     uint32_t left = from->len - batch->at;
     *out = *from;
-    out->data = (uint8_t *)from->data + batch->at;
+    out->data = batch->at + (from->reserved[NKTI_IS_SMALL] ? nkti_udp_small(from)
+                                                           : (uint8_t *)from->data);
+    out->reserved[NKTI_IN_SLOT] = out->reserved[NKTI_IS_SMALL] = 0;
     if (from->segment != 0 && left > from->segment) {
         out->len = from->segment;
         batch->at += from->segment;
@@ -12985,9 +13027,9 @@ NKTI_INLINE int nkti_udp_recv_into(nkt_udp *udp, nkt_datagram *datagram) {
 
 NKT_API int nkt_udp_recv_datagram(nkt_udp *udp, nkt_datagram *datagram) {
     if (datagram == NULL || (datagram->data == NULL && datagram->cap > 0)) return NKT_EINVAL;
-    datagram->reserved[0] = 1;          // all facts, please
+    datagram->reserved[NKTI_ALL_FACTS] = 1;
     int err = nkti_udp_recv_into(udp, datagram);
-    datagram->reserved[0] = 0;
+    datagram->reserved[NKTI_ALL_FACTS] = 0;
     return err;
 }
 
@@ -12996,7 +13038,7 @@ NKT_API ptrdiff_t nkt_udp_recv(nkt_udp *udp, void *buf, size_t cap, nkt_addr *fr
     if (buf == NULL && cap > 0) return NKT_EINVAL;
     one.data = buf;
     one.cap = cap > NKT_DATAGRAM_MAX ? NKT_DATAGRAM_MAX : (uint32_t)cap;
-    one.reserved[0] = 0;
+    one.reserved[NKTI_ALL_FACTS] = 0;
     int err = nkti_udp_recv_into(udp, &one);
     if (from != NULL && (err >= 0 || nkti_udp_is_answer(err))) *from = one.addr;
     if (err < 0) return err;

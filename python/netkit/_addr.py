@@ -401,11 +401,12 @@ class Address:
     ('192.0.2.1', 80)
     """
 
-    __slots__ = ("_ip", "_port", "_flow_label")
+    __slots__ = ("_ip", "_port", "_flow_label", "_told")
 
     _ip: IP
     _port: int
     _flow_label: int
+    _told: bytes        # of the sender of a datagram: what else was told of that
 
     def __new__(cls, address: Union[AddressLike, bytes], port: Optional[int] = None) -> Address:
         flow = 0

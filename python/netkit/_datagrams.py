@@ -1,12 +1,15 @@
 """What a datagram socket is in both namespaces: options, what comes in, what goes out.
 
 Receiving many. One call of the C library fills an array of structures whose data lie in one
-buffer. The array is copied as it is, and each Datagram keeps its place in the copy: the sender
-and the rest are decoded when somebody asks.
+buffer.
 
-    array       | data, len, addr, ... | data, len, addr, ... |
-                    |                      |
-    C's buffer      one datagram ......    the next ......
+    array       | data, len, cap | addr, local, hops, ... | data, len, cap | addr, ...
+                    |              what is told of it         |
+    C's buffer      one datagram ......                       the next ......
+
+What is told is the same for most of a sender's datagrams. So its bytes are looked up, and give an
+Address that carries them: nothing is made for each datagram but its data and the pair of both,
+and the rest is decoded when somebody asks.
 
 Sending many is the same the other way round: the data are joined, and the structures are written
 by `struct`, from a template for each receiver.
@@ -34,37 +37,42 @@ if TYPE_CHECKING:
 
     T = TypeVar("T")
     InterfaceLike = Union[str, int, IPLike]
+    SendersByTold = Dict[bytes, Optional[Address]]
+    DataAndSender = Tuple[bytes, Optional[Address]]
+else:
+    SendersByTold, DataAndSender = dict, tuple
 
 DATAGRAM_MAX = 65535            # no datagram has more bytes
 MANY = 64                       # how many recv_many() takes if not told
 
 _SIZE = ctypes.sizeof(_lib.nkt_datagram)
 _HEAD = struct.calcsize("@PI")
-_ROW = struct.Struct("@PI%dx" % (_SIZE - _HEAD))
+_ADDR: int = _lib.nkt_datagram.addr.offset
+_ROW = struct.Struct("@PI%dx%ds" % (_ADDR - _HEAD, _SIZE - _ADDR))
 _POINTER_LEN = struct.Struct("@PI")
 _REACH = c_char * 0x40000000    # from the first datagram of a batch on, to cut the others from
-_ADDR: int = _lib.nkt_datagram.addr.offset
-_ADDR_SIZE = ctypes.sizeof(_lib.nkt_addr)
 _SEND_AT_ONCE = 1024
-_KNOWN_MAX = 256                # receivers whose structure is remembered, and senders
+_KNOWN_MAX = 1024               # receivers whose structure is remembered, and senders
 
 
-# Senders are few, and making an Address of one takes as long as receiving two datagrams.
-_senders: Dict[bytes, Optional[Address]] = {}
+class _Senders(SendersByTold):
+    """Senders by what was told of their datagrams, made when they are first asked for."""
+
+    def __missing__(self, told: bytes) -> Optional[Address]:
+        if len(self) >= _KNOWN_MAX:
+            self.clear()
+        made = Address._of(_lib.nkt_addr.from_buffer_copy(told))
+        if made is not None:
+            object.__setattr__(made, "_told", told)
+        self[told] = made
+        return made
 
 
-def _sender_of(raw: bytes) -> Optional[Address]:
-    try:
-        return _senders[raw]
-    except KeyError:
-        pass
-    if len(_senders) >= _KNOWN_MAX:
-        _senders.clear()
-    made = _senders[raw] = Address._of(_lib.nkt_addr.from_buffer_copy(raw))
-    return made
+_senders = _Senders()
+_NOTHING = bytes(_lib.nkt_datagram(hops=-1, traffic_class=-1))[_ADDR:]
 
 
-class Datagram:
+class Datagram(DataAndSender):
     """A datagram that came: unpacks into its data and its sender.
 
     `data` are its bytes. The rest is looked up when it is asked for.
@@ -79,24 +87,21 @@ class Datagram:
     (b'hello', True, IP('127.0.0.1'), False)
     """
 
-    __slots__ = ("data", "_raw", "_at")
+    __slots__ = ()
 
-    data: bytes
-
-    def __init__(self, data: bytes, raw: bytes, at: int) -> None:
-        """Made by UDP.recv() and UDP.recv_many()."""
-        self.data = data
-        self._raw = raw
-        self._at = at
-
-    def _struct(self) -> _lib.nkt_datagram:
-        return _lib.nkt_datagram.from_buffer_copy(self._raw, self._at)
+    @property
+    def data(self) -> bytes:
+        """Its bytes."""
+        return self[0]
 
     @property
     def sender(self) -> Optional[Address]:
         """From whom; None in memory."""
-        at = self._at + _ADDR
-        return _sender_of(self._raw[at:at + _ADDR_SIZE])
+        return self[1]
+
+    def _struct(self) -> _lib.nkt_datagram:
+        told = _NOTHING if self[1] is None else self[1]._told
+        return _lib.nkt_datagram.from_buffer_copy(bytes(_ADDR) + told)
 
     @property
     def to(self) -> Optional[IP]:
@@ -134,28 +139,26 @@ class Datagram:
         """Whether it was longer than recv() was to take, and the rest is lost."""
         return bool(self._struct().truncated)
 
-    def __iter__(self) -> Iterator[Any]:
-        """Data and sender."""
-        at = self._at + _ADDR
-        raw = self._raw[at:at + _ADDR_SIZE]
-        return iter((self.data, _senders.get(raw) or _sender_of(raw)))
-
-    def __len__(self) -> int:
-        return 2
-
-    def __getitem__(self, index: int) -> Any:
-        return (self.data, self.sender)[index]
-
-    def __eq__(self, other: object) -> bool:
-        if isinstance(other, (Datagram, tuple)):
-            return tuple(self) == tuple(other)
-        return NotImplemented
-
-    def __hash__(self) -> int:
-        return hash(tuple(self))
+    def __reduce__(self) -> Tuple[Any, ...]:
+        return _again, (type(self), self[0], None if self[1] is None else self[1]._told)
 
     def __repr__(self) -> str:
-        return "<Datagram %r from %s>" % (self.data, self.sender)
+        return "<Datagram %r from %s>" % (self[0], self[1])
+
+
+def _again(kind: Any, data: bytes, told: Optional[bytes]) -> Datagram:
+    """Out of a pickle."""
+    return kind((data, None if told is None else _senders[told]))   # type: ignore[no-any-return]
+
+
+class _Cut(Datagram):
+    """One that was cut in memory, where there is no sender to tell it by."""
+
+    __slots__ = ()
+
+    @property
+    def truncated(self) -> bool:
+        return True
 
 
 class SendResult:
@@ -338,7 +341,9 @@ class UDPBase:
 
     def _received(self) -> Datagram:
         one = self._one
-        return Datagram(self._data[0:one.len], bytes(one), 0)
+        sender = _senders[bytes(one)[_ADDR:]]
+        kind: Any = _Cut if sender is None and one.truncated else Datagram
+        return kind((self._data[0:one.len], sender))        # type: ignore[no-any-return]
 
     def _many_room(self, limit: int) -> None:
         if isinstance(limit, bool) or not isinstance(limit, int) or limit < 1:
@@ -352,12 +357,14 @@ class UDPBase:
             self._handle, byref(self._list), self._limit)
 
     def _received_many(self, count: int) -> List[Datagram]:
-        raw = ctypes.string_at(self._list, count * _SIZE)
-        rows = list(_ROW.iter_unpack(raw))
+        rows = list(_ROW.iter_unpack(ctypes.string_at(self._list, count * _SIZE)))
         base = min(rows)[0]
         reach: Any = _REACH.from_address(base) if CPYTHON else Memory(base)
-        return [Datagram(reach[place - base:place - base + size], raw, at * _SIZE)
-                for at, (place, size) in enumerate(rows)]
+        kind: Any = Datagram
+        known = _senders
+        return list(map(kind, [
+            (reach[place - base:place - base + size], known[told])
+            for place, size, told in rows]))
 
     # --- Sending ------------------------------------------------------------------
 

@@ -9,8 +9,10 @@ ends connected, or a pair in memory.
 """
 
 import array
+import copy
 import errno
 import inspect
+import pickle
 import signal
 import threading
 
@@ -576,6 +578,8 @@ async def row_repr(s):
     await s.send(b"x")
     got = await s.recv()
     equal(repr(got), "<Datagram b'x' from %s>" % got.sender)
+    for same in (pickle.loads(pickle.dumps(got)), copy.copy(got)):
+        equal((same, same.hops, same.to), (got, got.hops, got.to))
     equal(got == (b"x", got.sender), True)
     equal(hash(got), hash((b"x", got.sender)))
     await s.do(s.a.close)

@@ -105,9 +105,12 @@ static void receive(nkt_udp *udp, int count, int how, uint16_t port) {
 static void test_shapes(bool offload) {
     static const uint32_t same[] = { 64 }, empty[] = { 0 }, mixed[] = { 10, 0, 700, 700, 3 };
     static const uint32_t tail[] = { 100, 100, 100, 40 }, large[] = { 1500 }, rising[] = { 5, 6 };
+    // Around what a small slot takes, and runs that together fit into one.
+    static const uint32_t border[] = { 255, 256, 257, 1400, 258 }, tiny[] = { 9, 9, 9, 4, 300, 2 };
     static const struct { const uint32_t *lens; size_t len_count; int count; } rows[] = {
         { same, 1, MANY }, { same, 1, 1 }, { same, 1, 65 }, { empty, 1, 9 }, { mixed, 5, MANY },
         { tail, 4, MANY }, { large, 1, 50 }, { rising, 2, 100 },
+        { border, 5, 150 }, { tiny, 6, 150 },
     };
     nkt_udp *a = open_udp(offload, false), *b = open_udp(offload, false);
     nkt_addr to = local_of(b);
