@@ -16,9 +16,9 @@ Every program and script ends with the line "N passed, N failed[, N skipped]",
 and so does this one.
 
 Environment: CC, CFLAGS, LDFLAGS (of the configuration "default"), BUILD,
-NKT_TEST_JOBS (how many at a time, 3; with --all 2), NKT_TEST_DATA (a folder of third-party
-vectors), NKT_TEST_NO_SKIP=1 (a skip is a failure), and for the programs
-NKT_TEST_ONLY and NKT_TEST_VERBOSE.
+NKT_TEST_JOBS (how many at a time, 3; with --all 2, and what waits beside),
+NKT_TEST_DATA (a folder of third-party vectors), NKT_TEST_NO_SKIP=1 (a skip is a
+failure), and for the programs NKT_TEST_ONLY and NKT_TEST_VERBOSE.
 """
 
 import argparse
@@ -144,13 +144,13 @@ CONFIGS = [
 class Step:
     """Something else to run: the scripts tests/NAME/test_*.py, each by itself, or one command."""
 
-    def __init__(self, name, command="", in_test=False, alone=False, counts=True, limit_s=900,
+    def __init__(self, name, command="", in_test=False, waits=False, counts=True, limit_s=900,
                  needs="", each=()):
         self.name = name
         self.command = shlex.split(command)     # in the top folder; "python3" is this Python
         self.each = each                        # words: it is run once with each at its end
         self.in_test = in_test                  # part of `make test`, or of test-all only
-        self.alone = alone                      # measures times: by itself, at the end
+        self.waits = waits                      # mostly: one of these is run beside the others
         self.counts = counts                    # whether it ends with a closing line
         self.limit_s = limit_s
         self.needs = needs                      # what to install where the program is missing
@@ -182,10 +182,10 @@ STEPS = [
     Step("analyze"),
     Step("coverage"),
     Step("interop"),
-    Step("load", in_test=True, alone="--all" in sys.argv),
+    Step("load", in_test=True, waits="--all" in sys.argv),
     Step("lint", "python3 tests/lint.py"),
     Step("bench"),
-    Step("lab", alone=True),
+    Step("lab", waits=True),
 ]
 
 
@@ -436,6 +436,8 @@ def run_step(step, name, command, everything):
     env = environment()
     if everything:
         env["NKT_TEST_ALL"] = "1"
+        if os.path.realpath(sys.executable).startswith("/usr/bin/python3"):
+            env["NKT_TEST_UVLOOP"] = "1"        # Debian's uvloop is for Debian's Python
     else:
         env.pop("NKT_TEST_ALL", None)
     if not shutil.which(command[0]):
@@ -508,8 +510,16 @@ def programs_of(config, words):
     return found
 
 
+def own_second(sources):
+    """The first makes what they share; those that have an implementation of their own come next,
+    so that no worker waits for it."""
+    own = [source for source in sources if is_inside([source] + companions(source))]
+    shared = [source for source in sources if source not in own]
+    return shared[:1] + own + shared[1:]
+
+
 def plan(options):
-    """Gives the jobs to do: (name, function, whether it has to be alone)."""
+    """Gives the jobs to do: (name, function, whether it mostly waits)."""
     jobs = []
     words = options.words or [""]
     chosen = [config for config in CONFIGS
@@ -521,16 +531,16 @@ def plan(options):
         for name, command in step.commands():
             if any(word in name for word in words):
                 jobs.append((name, lambda s=step, n=name, c=command:
-                             run_step(s, n, c, options.all), step.alone))
-    for config in chosen:
-        sources = programs_of(config, words)
-        if not sources:
-            continue
-        why = "" if options.list else obstacle(config)
+                             run_step(s, n, c, options.all), step.waits))
+    chosen = [config for config in chosen if programs_of(config, words)]
+    with concurrent.futures.ThreadPoolExecutor(JOBS) as pool:
+        reasons = list(pool.map(lambda config: "" if options.list else obstacle(config), chosen))
+    for config, why in zip(chosen, reasons):
         if why:
             jobs.append((config.name, lambda c=config, w=why: refused(c, w), False))
             continue
-        for source in programs_of(config, words):       # fewer, if only an emulator runs them
+        # Fewer, if only an emulator runs them.
+        for source in own_second(programs_of(config, words)):
             name = config.name + ": " + os.path.relpath(source, os.path.join(ROOT, "tests"))
             jobs.append((name, lambda c=config, s=source: run_program(c, s), False))
     return jobs
@@ -605,14 +615,11 @@ def main():
             print(name)
         return 0
     try:
-        together = [job for _, job, alone in jobs if not alone]
-        with concurrent.futures.ThreadPoolExecutor(JOBS) as pool:
-            for future in concurrent.futures.as_completed([pool.submit(job) for job in together]):
+        with concurrent.futures.ThreadPoolExecutor(JOBS) as pool, \
+                concurrent.futures.ThreadPoolExecutor(1) as beside:
+            futures = [(beside if waits else pool).submit(job) for _, job, waits in jobs]
+            for future in concurrent.futures.as_completed(futures):
                 results.append(future.result())
-                say(results[-1])
-        for _, job, alone in jobs:
-            if alone:
-                results.append(job())
                 say(results[-1])
     except BaseException:
         with running_lock:

@@ -1,125 +1,17 @@
 #!/usr/bin/env python3
-"""How netkit.h compiles: standards, compilers, neighbours, switches, symbols.
-
-Without NKT_TEST_ALL=1 only what CC and a C++ compiler can show in some
-seconds; with it, gcc and clang in every standard and mingw too.
-"""
+"""How netkit.h is used: several files, neighbours, switches, symbols, libraries."""
 
 import os
 import re
 import shutil
 import subprocess
 import sys
-import tempfile
 
-sys.path.insert(0, os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
-from nkt_programs import CC, ROOT, Failure, Skip, Suite, need
-from nkt_warnings import BASIC, CLANG_C, CLANG_CXX, GCC_BOTH, GCC_C
-
-BUILD = os.path.abspath(os.path.join(ROOT, os.environ.get("BUILD") or "build"))
-os.makedirs(BUILD, exist_ok=True)
-WORK = tempfile.mkdtemp(prefix="compile-", dir=BUILD)
-ALL = os.environ.get("NKT_TEST_ALL") == "1"
-MINGW = "x86_64-w64-mingw32-gcc"
-MINGW_CXX = "x86_64-w64-mingw32-g++"
-BORDER = "//#### IMPLEMENTATION ####"
-
-IMPLEMENT = '#define NETKIT_IMPLEMENTATION\n#include "netkit.h"\n'
-
-# Uses some of everything, opens sockets, and ends with a word of its own.
-MAIN = r"""
-#include <stdio.h>
-int main(void) {
-    nkt_ip ip;
-    nkt_listener *listener = NULL;
-    if (nkt_ip_parse("192.0.2.1", &ip) != NKT_OK || ip.bytes[0] != 192) return 1;
-    if (nkt_listen("127.0.0.1:0", NULL, &listener) != NKT_OK) return 2;
-    nkt_listener_close(listener);
-    printf("netkit %s\n", nkt_version());
-    return 0;
-}
-"""
-
-TESTS = []
-
-
-def test(name, everything=False):
-    """Marks a test; with `everything` it belongs to test-all only."""
-    def mark(function):
-        TESTS.append((name, everything, function))
-        return function
-    return mark
-
-
-def expect(condition, message):
-    if not condition:
-        raise Failure(message)
-
-
-def run(command, env=None):
-    """Runs a command that has to succeed; gives its standard output."""
-    done = subprocess.run(command, cwd=WORK, env=env, stdin=subprocess.DEVNULL,
-                          stdout=subprocess.PIPE, stderr=subprocess.PIPE, timeout=180)
-    if done.returncode != 0:
-        raise Failure("%s\nended with status %d\n%s%s" % (
-            " ".join(command), done.returncode, done.stdout.decode("utf-8", "replace"),
-            done.stderr.decode("utf-8", "replace")))
-    return done.stdout.decode("utf-8", "replace").replace("\r\n", "\n")
-
-
-def write(name, text):
-    path = os.path.join(WORK, name)
-    with open(path, "w", encoding="utf-8") as file:
-        file.write(text)
-    return path
-
-
-def read(path):
-    with open(os.path.join(ROOT, path), encoding="utf-8") as file:
-        return file.read()
-
-
-def compile_text(compiler, flags, text, name="unit"):
-    """Compiles a text, gives the object."""
-    compiler = compiler if isinstance(compiler, list) else [compiler]
-    is_cxx = compiler[0].endswith("++")
-    source = write(name + (".cc" if is_cxx else ".c"), text)
-    target = os.path.join(WORK, name + ".o")
-    makes = [] if "-fsyntax-only" in flags else ["-c", "-o", target]
-    run(compiler + flags + ["-I" + ROOT, source] + makes)
-    return target
-
-
-def program(linker, objects, flags=(), name="program"):
-    """Links objects, runs the program, gives what it printed."""
-    linker = linker if isinstance(linker, list) else [linker]
-    target = os.path.join(WORK, name)
-    run(linker + list(objects) + list(flags) + ["-o", target, "-pthread"])
-    return run([target])
-
-
-def version():
-    return re.search(r'#define NKT_VERSION "([^"]+)"', read("netkit.h")).group(1)
-
-
-def cxx():
-    for name in (os.environ.get("CXX"), "c++", "g++", "clang++"):
-        if name and shutil.which(name):
-            return name
-    raise Skip("there is no C++ compiler; install g++ or clang")
-
-
-def switches():
-    """The switches of the manual's section 5, ready for the command line."""
-    manual = read("netkit.h").split("*/")[0]
-    section = manual[manual.index("\n5. COMPILE-TIME OPTIONS"):manual.index("\n6. ")]
-    names = re.findall(r"^   (NETKIT_\w+(?:\(x\))?)", section, re.M)
-    expect(len(names) >= 8, "the manual's section 5 lists only %r" % names)
-    return [name for name in names if name != "NETKIT_IMPLEMENTATION"]
-
-
-def define(name):
-    return "-D" + (name + "=((void)(x))" if name.endswith("(x)") else name)
+from compiling import (ALL, BORDER, IMPLEMENT, MAIN, MINGW, MINGW_CXX, WORK, compile_text, cxx,
+                       define, expect, finish, program, read, run, switches, symbols, test,
+                       version, write)
+from nkt_programs import CC, ROOT, Failure, Skip, need
+from nkt_warnings import BASIC
 
 
 # --- Several files, two languages ----------------------------------------------
@@ -176,81 +68,6 @@ def _():
     text = '#define _GNU_SOURCE\n#include "netkit.h"\n' + IMPLEMENT + '#include "netkit.h"\n' + MAIN
     expect(program(CC, [compile_text(CC, ["-std=c99"] + BASIC, text)]) ==
            "netkit %s\n" % version(), "it printed something else")
-
-
-# --- Standards and warnings -----------------------------------------------------
-
-def standard_tests():
-    rows = []
-    for compiler, package, warnings in (("gcc", "gcc", GCC_C), ("clang", "clang", CLANG_C)):
-        for standard in ("c99", "c11", "c17"):
-            rows.append((compiler, package, standard, warnings))
-    for compiler, package, warnings in (("g++", "g++", GCC_BOTH), ("clang++", "clang", CLANG_CXX)):
-        for standard in ("c++11", "c++14", "c++17", "c++20"):
-            rows.append((compiler, package, standard, warnings))
-    rows.append((MINGW, "mingw-w64", "c99", GCC_C))
-    rows.append((MINGW_CXX, "mingw-w64", "c++11", GCC_BOTH))
-    for compiler, package, standard, warnings in rows:
-        def both_halves(compiler=compiler, package=package, standard=standard,
-                        warnings=warnings):
-            need(compiler, package)
-            flags = ["-std=" + standard] + warnings
-            compile_text(compiler, flags, '#include "netkit.h"\n')
-            # Some warnings come only from the optimizer.
-            compile_text(compiler, flags + ["-O2"], IMPLEMENT)
-        test("%s -std=%s, every warning an error" % (compiler, standard), True)(both_halves)
-
-
-standard_tests()
-
-
-@test("clang for Windows, every warning an error", True)
-def _():
-    # The nearest to MSVC's /W4 that can be had without its headers.
-    need(MINGW, "mingw-w64")
-    need("clang", "clang")
-    windows = ["--target=x86_64-w64-mingw32"]
-    compile_text("clang", windows + ["-std=c99"] + CLANG_C, IMPLEMENT)
-    compile_text("clang++", windows + ["-std=c++11"] + CLANG_CXX, IMPLEMENT)
-
-
-@test("the C compiler, C99, warnings as errors")
-def _():
-    compile_text(CC, ["-std=c99"] + BASIC, '#include "netkit.h"\n')
-    compile_text(CC, ["-std=c99", "-O2"] + BASIC, IMPLEMENT)
-
-
-@test("the C++ compiler, C++11, warnings as errors")
-def _():
-    compile_text(cxx(), ["-std=c++11"] + BASIC, '#include "netkit.h"\n')
-    compile_text(cxx(), ["-std=c++11"] + BASIC, IMPLEMENT)
-
-
-@test("GNU dialects, which have macros called linux and unix", True)
-def _():
-    need("gcc", "gcc")
-    compile_text("gcc", ["-std=gnu99"] + BASIC, IMPLEMENT)
-    compile_text("gcc", ["-std=gnu17"] + BASIC, IMPLEMENT)
-    need("g++", "g++")
-    compile_text("g++", ["-std=gnu++17"] + BASIC, IMPLEMENT)
-
-
-@test("32 bits, every warning an error", True)
-def _():
-    need("gcc", "gcc-12-multilib")
-    flags = ["-m32", "-idirafter", "/usr/include/x86_64-linux-gnu", "-O2"]
-    compile_text("gcc", flags + ["-std=c99"] + GCC_C, IMPLEMENT)
-    compile_text("g++", flags + ["-std=c++11"] + GCC_BOTH, IMPLEMENT)
-
-
-@test("char is signed and unsigned, -Os and -O3", True)
-def _():
-    for compiler, package, warnings in (("gcc", "gcc", GCC_C), ("clang", "clang", CLANG_C)):
-        need(compiler, package)
-        for optimize in ("-Os", "-O3"):
-            for char in ("-fsigned-char", "-funsigned-char"):
-                compile_text(compiler, ["-std=c99", optimize, char] + warnings, IMPLEMENT)
-
 
 @test("the kqueue code over the shim calls kevent and no epoll", True)
 def _():
@@ -399,7 +216,8 @@ def _():
     windows = "#include <windows.h>\n"
     lean = "#define WIN32_LEAN_AND_MEAN\n" + windows
     for compiler, standard in ((MINGW, "c99"), (MINGW_CXX, "c++11")):
-        flags = ["-std=" + standard] + BASIC
+        # Names meet, or do not, before code is made.
+        flags = ["-std=" + standard, "-fsyntax-only"] + BASIC
         compile_text(compiler, flags, windows + '#include "netkit.h"\n')
         compile_text(compiler, flags, '#include "netkit.h"\n' + windows)
         compile_text(compiler, flags, IMPLEMENT + windows)
@@ -489,12 +307,6 @@ def _():
 
 
 # --- Symbols --------------------------------------------------------------------
-
-def symbols(flags, path):
-    lines = run(["nm"] + flags + [path]).splitlines()
-    return sorted(line.split()[-1].split("@")[0] for line in lines if line.split())
-
-
 def declared():
     declarations = read("netkit.h").split(BORDER)[0]
     return sorted(set(re.findall(r"^NKT_API [^(;]*?\b(nkt_\w+)\(", declarations, re.M)))
@@ -625,16 +437,5 @@ def _():
         expect(sizes[what] <= most, "%s has %d bytes, at most %d" % (what, sizes[what], most))
 
 
-def main():
-    suite = Suite("compile")
-    for name, everything, function in TESTS:
-        if ALL or not everything:
-            suite.run(name, function)
-    return suite.finish()
-
-
 if __name__ == "__main__":
-    try:
-        sys.exit(main())
-    finally:
-        shutil.rmtree(WORK, ignore_errors=True)
+    sys.exit(finish())

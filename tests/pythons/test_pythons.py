@@ -3,6 +3,7 @@
 package.
 
 The scripts of one Python run three at a time, for they mostly wait; one Python after the other.
+`make test-all` runs the suite on its own Python as a step by itself, so that one is left out there.
 """
 
 import concurrent.futures
@@ -20,7 +21,7 @@ sys.path[:0] = [TESTS, os.path.join(TESTS, "python")]
 
 import nkt_python                                                       # noqa: E402
 import pythons                                                          # noqa: E402
-from nkt_programs import Failure, Skip, Suite, equal, need              # noqa: E402
+from nkt_programs import EVERYTHING, Failure, Skip, Suite, equal, need  # noqa: E402
 
 LIMIT_S = 600
 AT_ONCE = 3
@@ -98,6 +99,9 @@ def main():
     suite.run("pyright --verifytypes", pyright_knows_every_type)
     nkt_python.library()        # or each of the first would begin with building it
     for name, path in pythons.pythons():
+        if EVERYTHING and os.path.realpath(path) == os.path.realpath(sys.executable):
+            print(f"{name} is the Python of this run")
+            continue
         with concurrent.futures.ThreadPoolExecutor(AT_ONCE) as pool:
             rows = [(f"{name}: {os.path.basename(script)}", script) for script in scripts()]
             begun = [(row, pool.submit(run_script, name, path, script)) for row, script in rows
