@@ -93,8 +93,9 @@ CONFIGS = [
     # Nor where gcc guesses: under sanitizers it warns of conversions that it sees through without
     # them, at -O2 of what a test might do. netkit.h at -O2 is held to it in tests/compile.
     Config("gcc-asan", "gcc", WARNINGS + " -O1 -g " + ASAN, slow=4, needs="gcc"),
+    # The corpora of tests/fuzz meet clang's sanitizers in the step "fuzz", and more than these.
     Config("clang-asan", "clang", WARNINGS + " -Werror -O1 -g " + ASAN, slow=4,
-           needs="clang and its compiler-rt"),
+           suites="unit scenario data", needs="clang and its compiler-rt"),
     # Some kernels are made to run no 32-bit programs. Threads under qemu-i386 7.2 share a table of
     # segments, and a signal makes one take another's thread-local memory: not that program.
     Config("m32", M32, WARNINGS + " -O1 -g -D_FILE_OFFSET_BITS=64", slow=4,
@@ -107,8 +108,9 @@ CONFIGS = [
            WARNINGS + " -Werror -O1 -g -DNKTI_KQUEUE_SHIM -Itests/compile/kqueue",
            suites="unit scenario",
            libs="tests/compile/kqueue/kqueue.c -pthread", needs="gcc"),
+    # What tests/fuzz looks at asks the C library for nothing that the others have not.
     Config("musl", "musl-gcc", WARNINGS + " -O1 -static", needs="musl-tools",
-           unlike="lookup_threads"),
+           suites="unit scenario data", unlike="lookup_threads"),
     # It also closes a library, and a static program can open none.
     Config("musl-shared", "musl-gcc", WARNINGS + " -O1", match="lookup_threads",
            needs="musl-tools"),
@@ -542,7 +544,9 @@ def plan(options):
         # Fewer, if only an emulator runs them.
         for source in own_second(programs_of(config, words)):
             name = config.name + ": " + os.path.relpath(source, os.path.join(ROOT, "tests"))
-            jobs.append((name, lambda c=config, s=source: run_program(c, s), False))
+            # The table of scenarios waits for time-outs half of its time.
+            waits = options.all and name.endswith("scenario.c")
+            jobs.append((name, lambda c=config, s=source: run_program(c, s), waits))
     return jobs
 
 
