@@ -1375,6 +1375,11 @@ NKT_API uint64_t nkt_conn_position(const nkt_conn *conn);
 // ends that nkt_conn_read_line took have become NUL. Never blocks. Returns
 // NKT_OK, or NKT_EINVAL for a position that is not in the buffer.
 NKT_API int nkt_conn_seek(nkt_conn *conn, uint64_t position);
+// nkt_conn_seek, then nkt_conn_peek: for bindings, where a call costs as much
+// as its work. Waits on a blocking handle. Returns as both.
+NKT_API int nkt_conn_peek_at(nkt_conn *conn, uint64_t position, size_t want, nkt_str *view);
+// Bytes that were received and are not consumed. Never blocks.
+NKT_API size_t nkt_conn_buffered(const nkt_conn *conn);
 // Puts bytes back, in front of what is unread: the next read gives them again.
 // At most as many as have been consumed; not a view. Never blocks.
 // Returns NKT_OK, NKT_EINVAL, NKT_ETOOLONG past NKT_SIZE_LIMIT, NKT_ENOMEM.
@@ -9950,6 +9955,15 @@ NKT_API int nkt_conn_seek(nkt_conn *conn, uint64_t position) {
     conn->skip_lf = conn->cr_lines && in->head > 0 && in->bytes[in->head - 1] == '\r';
     nkti_read_moved(conn);
     return NKT_OK;
+}
+
+NKT_API int nkt_conn_peek_at(nkt_conn *conn, uint64_t position, size_t want, nkt_str *view) {
+    int err = nkt_conn_seek(conn, position);
+    return err < 0 ? err : nkt_conn_peek(conn, want, view);
+}
+
+NKT_API size_t nkt_conn_buffered(const nkt_conn *conn) {
+    return nkti_unread(conn);
 }
 
 NKT_API int nkt_conn_unread(nkt_conn *conn, const void *data, size_t len) {

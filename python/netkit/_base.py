@@ -23,7 +23,7 @@ from __future__ import annotations
 
 import ctypes
 import warnings
-from ctypes import byref, c_char, c_char_p, c_size_t, c_void_p
+from ctypes import byref, c_char, c_char_p, c_size_t, c_uint64, c_void_p
 from io import BytesIO, UnsupportedOperation
 from itertools import chain
 
@@ -187,6 +187,7 @@ class ConnectionBase:
         self._view_ref = byref(view)
         self._view_ptr: Any = _shown(view)
         self._view_len = c_size_t.from_buffer(view, _lib.nkt_str.len.offset)
+        self._place = c_uint64()
 
     @classmethod
     def _of(cls: Type[T], handle: c_void_p, stream: Stream,

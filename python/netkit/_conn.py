@@ -19,7 +19,7 @@ from ._errors import error, os_exception
 from ._lib import DIRECT, Process, quick, slow, text_of
 from ._options import (LINE_MAX, MESSAGE_MAX, MS_MAX, QUEUE_MAX, USE_DEFAULT, Connecting, Default,
                        Lookup, Stream, check_timeout, default_stream, open_listener)
-from ._running import imported, in_loop, warn_in_loop
+from ._running import Running, in_loop, warn_in_loop
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -36,6 +36,7 @@ if TYPE_CHECKING:
 # another thread, or just before a wait begins, does not end the wait: the main thread looks up so
 # often. Windows never ends one.
 SLICE_MS = 100 if os.name == "nt" else 250
+_SLICE_S = SLICE_MS / 1000
 
 
 def _main_ident() -> Optional[int]:
@@ -75,13 +76,13 @@ def _slice_of(limit: Optional[float]) -> int:
     return SLICE_MS if ms > SLICE_MS and get_ident() == _Main.ident else ms
 
 
-def _first_slice_of(timeout: Optional[float]) -> int:
-    """The same for the first wait of a call, without asking for the time."""
-    if imported("asyncio") is not None and in_loop():
+def _first_slice_of(timeout: Optional[float], until: Optional[float]) -> int:
+    """The same for the first wait of a call, mostly without asking for the time."""
+    if Running.loop() is not None:
         return LOOP_MS
-    if get_ident() == _Main.ident and (timeout is None or timeout * 1000 > SLICE_MS):
+    if get_ident() == _Main.ident and (timeout is None or timeout > _SLICE_S):
         return SLICE_MS
-    return 0 if timeout is None else _slice_of(monotonic() + timeout)
+    return _slice_of(until)
 
 
 def _limit_of(timeout: Optional[float]) -> Optional[float]:
@@ -191,7 +192,7 @@ class Connection(ConnectionBase):
         """Calls `once`, which waits in C, again after signals and slices, until the time is over.
 
         Python's signal handlers run in between; what they raise comes out here."""
-        inside = imported("asyncio") is not None and in_loop()
+        inside = in_loop()
         while True:
             ms = LOOP_MS if inside else _slice_of(limit)
             if ms != self._read_ms:
@@ -309,44 +310,45 @@ class Connection(ConnectionBase):
         5
         b'hello'
         """
-        if timeout is USE_DEFAULT and size != 0 and not self._cr_lines:
-            timeout = self._timeout
-            until = None if timeout is None else monotonic() + timeout
-            try:
-                with self._reading:
-                    handle = self._check()
-                    front = self._front
-                    if front.tell() == front.size and front.decoded is None:
-                        return self._read1(handle, front, size, until, timeout)
-            finally:
-                if self._closed:
-                    self._end()
+        if timeout is not USE_DEFAULT or size == 0 or self._cr_lines:
+            return self._run(self._op_read1(size), timeout)
+        seconds = self._timeout
+        until = None if seconds is None else monotonic() + seconds
+        try:
+            with self._reading:
+                handle = self._handle
+                if handle is None or self._closed or self._epoch is not Process.epoch:
+                    handle = self._check()      # raises
+                front = self._front
+                if front.tell() == front.size and front.decoded is None:
+                    # As _op_read1, where nothing is left in the Front.
+                    ms = _first_slice_of(seconds, until)
+                    if ms != self._read_ms:
+                        quick.nkt_conn_set_option(handle, _lib.OPT_READ_TIMEOUT_MS, ms)
+                        self._read_ms = ms
+                    self._place.value = front.end
+                    err = slow.nkt_conn_peek_at(handle, self._place, ONE, self._view_ref)
+                    if err < 0 and not self._read1_on(err, until):
+                        return b""
+                    count = self._view_len.value
+                    if 0 < size < count:
+                        count = size
+                    data: bytes = self._view_ptr[:count]
+                    self._dirty = True
+                    front.end += count
+                    return data
+        finally:
+            if self._closed:
+                self._end()
         return self._run(self._op_read1(size), timeout)
 
-    def _read1(self, handle: c_void_p, front: Front, size: int, until: Optional[float],
-               timeout: Optional[float]) -> bytes:
-        """As _op_read1, where nothing is left in the Front."""
-        if self._dirty:
-            quick.nkt_conn_seek(handle, front.end)
-            self._dirty = False
-        ms = _first_slice_of(timeout)
-        if ms != self._read_ms:
-            quick.nkt_conn_set_option(handle, _lib.OPT_READ_TIMEOUT_MS, ms)
-            self._read_ms = ms
-        err = slow.nkt_conn_peek(handle, ONE, self._view_ref)
-        if err < 0 and self._goes_on(err, until):
+    def _read1_on(self, err: int, until: Optional[float]) -> bool:
+        """Goes on with a read1() that did not end with its first call. False at the end."""
+        if self._goes_on(err, until):
             err = self._wait(self._some_once, until)
-        if err < 0:
-            if err == _lib.EOF:
-                return b""
+        if err < 0 and err != _lib.EOF:
             raise self._failure(err)
-        count = self._view_len.value
-        if 0 < size < count:
-            count = size
-        data: bytes = self._view_ptr[:count]
-        self._dirty = True
-        front.end += count
-        return data
+        return err >= 0
 
     def readinto(self, buffer: Any, *, timeout: Timeout = USE_DEFAULT) -> int:
         """Reads what has come into a buffer, waiting only for the first byte. Says how many
@@ -576,8 +578,10 @@ class Connection(ConnectionBase):
         limit = None if seconds is None else monotonic() + seconds
         try:
             with self._writing:
-                handle = self._check()
-                ms = _first_slice_of(seconds)
+                handle = self._handle
+                if handle is None or self._closed or self._epoch is not Process.epoch:
+                    handle = self._check()      # raises
+                ms = _first_slice_of(seconds, limit)
                 if ms != self._write_ms:
                     quick.nkt_conn_set_option(handle, _lib.OPT_WRITE_TIMEOUT_MS, ms)
                     self._write_ms = ms

@@ -396,6 +396,8 @@ nkt_conn_peek             i:pzp
 nkt_conn_skip             i:pQ
 nkt_conn_position         Q:p
 nkt_conn_seek             i:pQ
+nkt_conn_peek_at          i:pQzp
+nkt_conn_buffered         z:p
 nkt_conn_unread           i:ppz
 nkt_conn_write            i:ppz
 nkt_conn_write_str        i:ps
@@ -467,9 +469,10 @@ UNBOUND: Dict[str, str] = {}
 
 
 # What is called for every little thing that is read, and is given ctypes' own objects alone: a
-# handle, byref(), c_size_t. Nothing has to be converted there, and not looking whether it has to be
-# takes two fifths off a call.
-CONVERTED = frozenset(("nkt_conn_read_lines", "nkt_conn_peek", "nkt_conn_queued"))
+# handle, byref(), c_size_t, c_uint64. Nothing has to be converted there, and not looking whether
+# it has to be takes two fifths off a call.
+CONVERTED = frozenset(("nkt_conn_read_lines", "nkt_conn_peek", "nkt_conn_peek_at",
+                       "nkt_conn_queued", "nkt_conn_buffered"))
 
 
 class Functions:

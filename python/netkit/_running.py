@@ -11,23 +11,33 @@ import warnings
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from typing import Any, Callable, Optional
+    from typing import Any, Callable
 
-# Asked before in_loop() where every nanosecond counts.
 imported: Callable[[str], Any] = sys.modules.get
 _PACKAGE = __name__.partition(".")[0]
 _MESSAGE = ("this call waits inside a running event loop, and all of the loop's tasks stand still "
             "meanwhile: netkit.aio has the same call to be awaited")
 
 
+def _not_imported() -> Any:
+    # It is not there yet while another thread is importing asyncio.
+    function = getattr(imported("asyncio"), "_get_running_loop", None)
+    if function is None:
+        return None
+    Running.loop = function
+    return function()
+
+
+class Running:
+    """`loop` gives the event loop that the calling thread runs at this moment, or None. Once
+    asyncio is imported it is asyncio's own function: it is called for every little thing."""
+
+    loop: Callable[[], Any] = _not_imported
+
+
 def in_loop() -> bool:
     """Whether the calling thread runs an event loop at this moment."""
-    asyncio = imported("asyncio")
-    if asyncio is None:
-        return False
-    # It is not there yet while another thread is importing asyncio.
-    running: Optional[Callable[[], Any]] = getattr(asyncio, "_get_running_loop", None)
-    return running is not None and running() is not None
+    return Running.loop() is not None
 
 
 def warn_in_loop() -> None:

@@ -13,7 +13,7 @@ from ._datagrams import (_SEND_AT_ONCE, _SIZE, DATAGRAM_MAX, MANY, Datagram, UDP
                          open_udp_pair, peer_of)
 from ._lib import Process, quick, slow
 from ._options import USE_DEFAULT, check_timeout
-from ._running import imported, in_loop, warn_in_loop
+from ._running import in_loop, warn_in_loop
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -59,7 +59,7 @@ class UDP(UDPBase):
         over. Python's signal handlers run in between; what they raise comes out here."""
         limit = _limit_of(self._timeout_of(timeout))
         option = _lib.UDP_SEND_TIMEOUT_MS if sends else _lib.UDP_RECV_TIMEOUT_MS
-        inside = imported("asyncio") is not None and in_loop()
+        inside = in_loop()
         while True:
             ms = LOOP_MS if inside else _slice_of(limit)
             if ms != self._ms[sends]:

@@ -443,6 +443,12 @@ static void row_going_back(scene *s) {
     CHECK_INT(nkt_conn_seek(s->a, start + 4), NKT_OK);
     CHECK_LINES(s, "two\n");
     CHECK_UNTIL(s, "$", "abc$");
+    CHECK_INT(nkt_conn_peek_at(s->a, start + 4, 3, &view), NKT_OK);
+    CHECK_MEM(view.ptr, 3, "two", 3);
+    CHECK_INT(nkt_conn_position(s->a), start + 4);
+    CHECK_INT(nkt_conn_buffered(s->a), view.len);
+    CHECK_INT(nkt_conn_peek_at(s->a, start + 17, 1, &view), NKT_EINVAL);
+    CHECK_INT(nkt_conn_position(s->a), start + 4);
     CHECK_INT(nkt_conn_seek(s->a, start), NKT_OK);
     CHECK_INT(nkt_conn_seek(s->a, start + 17), NKT_EINVAL);
     CHECK_INT(nkt_conn_position(s->a), start);

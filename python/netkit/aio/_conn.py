@@ -511,10 +511,7 @@ class Connection(ConnectionBase):
         left, and what comes next the loop will tell."""
         if front.size >= LITTLE or self._interrupted or not self._alone:
             return False
-        if quick.nkt_conn_seek(self._handle, front.end + 1) == _lib.EINVAL:
-            return True
-        quick.nkt_conn_seek(self._handle, front.end)
-        return False
+        return quick.nkt_conn_buffered(self._handle) == 0   # type: ignore[no-any-return]
 
     async def __aiter__(self) -> AsyncIterator[bytes]:
         """The lines with their ends, as readline() gives them, until the end of the stream.
