@@ -85,6 +85,8 @@ M32 = "gcc -m32 -idirafter /usr/include/x86_64-linux-gnu"
 # all, and knows no MCAST_JOIN_GROUP, IP_MTU and SO_BINDTODEVICE: not the tests of these.
 QEMU_NOT = r"/test_udp(_groups|_many|_refusals_posix)?\.c|/(udp_scenario|fault_udp_posix)\.c"
 
+CHARS = r"data/|scenario/(udp_)?scenario|/test_(addr|net|target|transport|udp\w*)\.c"
+
 CONFIGS = [
     # No -Werror here: this is run with compilers we have not seen.
     Config("default", os.environ.get("CC") or "cc",
@@ -118,8 +120,9 @@ CONFIGS = [
     Config("s390x", "s390x-linux-gnu-gcc-12", WARNINGS + " -O1 -g", slow=6,
            prefix="qemu-s390x-static -L /usr/s390x-linux-gnu", unlike=QEMU_NOT,
            needs="gcc-12-s390x-linux-gnu, libc6-dev-s390x-cross and qemu-user-static"),
-    Config("no-threads", "gcc", WARNINGS + " -Werror -O1 -DNETKIT_NO_THREADS", suites="unit",
-           unlike=r"_threads", needs="gcc"),
+    # What makes calls fail in turn has its workers and its peers in threads.
+    Config("no-threads", "gcc", WARNINGS + " -Werror -O1 -DNETKIT_NO_THREADS",
+           suites="unit scenario", unlike=r"_threads|scenario/fault", needs="gcc"),
     Config("tsan", "gcc", WARNINGS + " -O1 -g -fsanitize=thread", slow=6,
            match=r"_threads|^scenario/|/test_(poller|listen|connect|transport|env|lookup|race|"
                  r"refusals|sys_posix|udp\w*)\.c",
@@ -130,9 +133,9 @@ CONFIGS = [
            prefix="python3 " + os.path.join(ROOT, "tests", "high_fds.py"),
            unlike=r"fault|_posix|lookup|race", needs="gcc"),
     Config("bug-43-signed-char", "gcc", WARNINGS + " -O1 -fsigned-char",
-           match=r"data/|scenario/scenario|/test_(addr|net|target|transport)\.c", needs="gcc"),
+           match=CHARS, needs="gcc"),
     Config("bug-43-unsigned-char", "gcc", WARNINGS + " -O1 -funsigned-char",
-           match=r"data/|scenario/scenario|/test_(addr|net|target|transport)\.c", needs="gcc"),
+           match=CHARS, needs="gcc"),
     # Every call of the system and the allocator fails in turn, over whole tables: some minutes of
     # both cores. The other configurations run a sample of it.
     Config("fault", "gcc", WARNINGS + " -O1 -g -DFAULT_ALL " + ASAN, slow=20, match=r"fault",

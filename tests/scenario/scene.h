@@ -68,10 +68,28 @@ static void actor_main(void *arg) {
     __atomic_store_n(&self->done, 1, __ATOMIC_SEQ_CST);
 }
 
+#ifdef NETKIT_NO_THREADS
+// Then netkit starts none. Raw peers do not need it.
+static void *actor_body(void *arg) {
+    actor_main(arg);
+    return NULL;
+}
+
+static int actor_thread(actor *self) {
+    pthread_t thread;
+    int err = pthread_create(&thread, NULL, actor_body, self);
+    return err == 0 ? pthread_detach(thread) : err;
+}
+#else
+static int actor_thread(actor *self) {
+    return nkt_thread_start(NULL, actor_main, self);
+}
+#endif
+
 static bool actor_start(actor *self, void (*run)(actor *self)) {
     self->run = run;
     self->done = 0;
-    return CHECK_INT(nkt_thread_start(NULL, actor_main, self), NKT_OK);
+    return CHECK_INT(actor_thread(self), NKT_OK);
 }
 
 // The actor lives on the caller's stack, so there is no giving up.

@@ -15,7 +15,9 @@ enum {
     NEEDS_RESET = 4,            // not on a Unix-domain socket, where no RST exists
     NEEDS_RESET_TRICK = 8,      // there, only Linux has something like it
     NEEDS_SYSTEM = 16,          // not in memory, where no system call is made
-    SLOW = 32                   // it waits, or moves megabytes: see fault_posix.c
+    SLOW = 32,                  // it waits, or moves megabytes: see fault_posix.c
+    SECOND_THREAD = 64,         // one that uses the tested end
+    PEER_ACTS = 128             // in a thread of its own
 };
 
 typedef struct row {
@@ -40,10 +42,10 @@ static const row rows[] = {
     {"end of stream at once", row_eof_at_once, 0},
     {"end of stream twice", row_eof_twice, 0},
     {"bug 43: bytes above 0x7f", row_high_bytes, 0},
-    {"one byte at a time", row_byte_by_byte, SLOW},
+    {"one byte at a time", row_byte_by_byte, SLOW | PEER_ACTS},
     {"every split point of two lines", row_every_split, 0},
-    {"bug 36: system calls move one byte", row_one_byte_calls, NEEDS_SYSTEM},
-    {"10,000 pipelined lines", row_many_lines, SLOW},
+    {"bug 36: system calls move one byte", row_one_byte_calls, NEEDS_SYSTEM | PEER_ACTS},
+    {"10,000 pipelined lines", row_many_lines, SLOW | PEER_ACTS},
     {"a view lives until the next read", row_view_lives, 0},
     {"a line of exactly line_max", row_line_max, 0},
     {"a line longer than line_max", row_line_too_long, 0},
@@ -54,32 +56,32 @@ static const row rows[] = {
     {"lines at once, one too long", row_lines_too_long, 0},
     {"lines at once, ended by CR", row_lines_cr, 0},
     {"going back", row_going_back, 0},
-    {"putting back more than the buffer holds", row_unread_large, SLOW},
+    {"putting back more than the buffer holds", row_unread_large, SLOW | PEER_ACTS},
     {"skipping lines", row_skip_line, 0},
-    {"a line of a million bytes, allowed", row_long_line_allowed, SLOW},
-    {"bug 37: a line of 64 MiB refused in bounded memory", row_endless_line, SLOW},
+    {"a line of a million bytes, allowed", row_long_line_allowed, SLOW | PEER_ACTS},
+    {"bug 37: a line of 64 MiB refused in bounded memory", row_endless_line, SLOW | PEER_ACTS},
     {"read some bytes", row_read, 0},
     {"read into no room", row_cap_zero, 0},
-    {"read 3 MB", row_read_large, SLOW},
-    {"read exactly", row_exact, SLOW},
+    {"read 3 MB", row_read_large, SLOW | PEER_ACTS},
+    {"read exactly", row_exact, SLOW | PEER_ACTS},
     {"read exactly, time-out, go on", row_exact_resumed, SLOW},
     {"read exactly, time-out, give up", row_exact_given_up, SLOW},
     {"read exactly beyond the end", row_exact_truncated, 0},
     {"read until a delimiter", row_until, 0},
     {"read until an overlapping delimiter", row_until_overlapping, 0},
     {"read until a delimiter, every split point", row_until_split, 0},
-    {"read until a delimiter, one byte at a time", row_until_byte_by_byte, SLOW},
+    {"read until a delimiter, one byte at a time", row_until_byte_by_byte, SLOW | PEER_ACTS},
     {"read until a delimiter at the end", row_until_at_end, 0},
     {"read until a delimiter too far away", row_until_too_long, 0},
     {"read until a bad delimiter", row_until_bad, 0},
     {"peek, then read", row_peek, 0},
     {"peek beyond the end", row_peek_at_end, 0},
-    {"skip", row_skip, SLOW},
+    {"skip", row_skip, SLOW | PEER_ACTS},
     {"skip beyond the end", row_skip_beyond_end, 0},
     {"skip, time-out, go on", row_skip_resumed, SLOW},
     {"all ways to read, mixed", row_mixed_reads, 0},
     {"messages, empty and small", row_message, 0},
-    {"a message of 1 MiB", row_message_large, SLOW},
+    {"a message of 1 MiB", row_message_large, SLOW | PEER_ACTS},
     {"a message longer than message_max", row_message_too_long, 0},
     {"a message cut in its length", row_message_cut_header, 0},
     {"a message cut in its body", row_message_cut_body, 0},
@@ -90,40 +92,40 @@ static const row rows[] = {
     {"time-outs in mid-line, go on", row_timeout_in_line, SLOW},
     {"time-outs in mid-delimiter, go on", row_timeout_in_until, SLOW},
     {"time-outs in a longer look, lines go on", row_timeout_in_peek, SLOW},
-    {"bug 38: a time-out covers the call, not the byte", row_timeout_trickle, SLOW},
+    {"bug 38: a time-out covers the call, not the byte", row_timeout_trickle, SLOW | PEER_ACTS},
     {"reset in mid-line", row_reset_in_line, NEEDS_RESET_TRICK},
     {"reset after whole lines", row_reset_after_lines, NEEDS_RESET_TRICK},
     {"reset in mid-message", row_reset_in_message, NEEDS_RESET_TRICK},
     {"write", row_write, 0},
     {"write nothing", row_write_nothing, 0},
-    {"write 3,000 pieces at once", row_writev, 0},
+    {"write 3,000 pieces at once", row_writev, PEER_ACTS},
     {"write empty pieces", row_writev_empty, 0},
-    {"a slow reader gets all in order", row_slow_reader, SLOW},
-    {"write past the queue's limit", row_queue_limit, SLOW},
-    {"a write longer than the queue", row_longer_than_queue, 0},
-    {"a write times out, go on without loss", row_write_timeout, SLOW},
-    {"flush", row_flush, SLOW},
+    {"a slow reader gets all in order", row_slow_reader, SLOW | PEER_ACTS},
+    {"write past the queue's limit", row_queue_limit, SLOW | PEER_ACTS},
+    {"a write longer than the queue", row_longer_than_queue, PEER_ACTS},
+    {"a write times out, go on without loss", row_write_timeout, SLOW | PEER_ACTS},
+    {"flush", row_flush, SLOW | PEER_ACTS},
     {"the peer half-closes, we still write", row_half_close_by_peer, 0},
     {"shutdown_write, then the answer", row_shutdown_write, 0},
     {"write after shutdown_write", row_write_after_shutdown, 0},
-    {"shutdown_write comes after the queue", row_shutdown_after_queue, SLOW},
+    {"shutdown_write comes after the queue", row_shutdown_after_queue, SLOW | PEER_ACTS},
     {"bug 29: the peer is gone while we write", row_peer_gone, SLOW},
     {"close with data queued", row_close_with_queue, SLOW},
-    {"flush, shutdown_write, read to the end, close", row_orderly_end, 0},
+    {"flush, shutdown_write, read to the end, close", row_orderly_end, PEER_ACTS},
     {"abort resets the peer", row_abort, NEEDS_RESET},
-    {"8 MiB both ways at once", row_both_ways, SLOW},
-    {"interrupt while reading", row_interrupt_reading, SLOW},
-    {"interrupt while reading with a time-out", row_interrupt_timed_read, SLOW},
-    {"interrupt while writing", row_interrupt_writing, SLOW},
+    {"8 MiB both ways at once", row_both_ways, SLOW | PEER_ACTS},
+    {"interrupt while reading", row_interrupt_reading, SLOW | SECOND_THREAD},
+    {"interrupt while reading with a time-out", row_interrupt_timed_read, SLOW | SECOND_THREAD},
+    {"interrupt while writing", row_interrupt_writing, SLOW | SECOND_THREAD},
     {"interrupt before the call", row_interrupt_before, 0},
     {"interrupt leaves buffered lines", row_interrupt_keeps_lines, 0},
     {"a signal while reading, go on", row_signal, NEEDS_SIGNALS | SLOW},
     {"a signal with SA_RESTART while reading, go on", row_signal_restart, NEEDS_SIGNALS | SLOW},
     {"a signal while reading with a time-out, go on", row_signal_timed, NEEDS_SIGNALS | SLOW},
-    {"a signal while writing, go on", row_signal_writing, NEEDS_SIGNALS | SLOW},
+    {"a signal while writing, go on", row_signal_writing, NEEDS_SIGNALS | SLOW | PEER_ACTS},
     {"pause and resume reading", row_pause, NEEDS_POLLER | SLOW},
     {"pause at a time-out and at the end", row_pause_at_end, NEEDS_POLLER | SLOW},
-    {"pause and resume writing", row_pause_writing, NEEDS_POLLER | SLOW},
+    {"pause and resume writing", row_pause_writing, NEEDS_POLLER | SLOW | PEER_ACTS},
     {"byte counts", row_byte_counts, 0},
     {"addresses of both ends", row_addresses, 0},
     {"descriptor", row_descriptor, 0},
@@ -165,6 +167,13 @@ static const char *why_not(const row *r, const face *f) {
     if ((r->needs & NEEDS_SYSTEM) != 0 && f->carrier == CARRIER_PAIR) {
         return "memory makes no system calls";
     }
+#ifdef NETKIT_NO_THREADS
+    bool writes_beside = r->run == row_both_ways && !f->nonblocking;
+    if ((r->needs & SECOND_THREAD) != 0 || writes_beside) return "one thread uses netkit here";
+    if ((r->needs & PEER_ACTS) != 0 && (f->carrier == CARRIER_PAIR || f->rot13)) {
+        return "its peer is netkit's, and one thread uses netkit here";
+    }
+#endif
     return NULL;
 }
 

@@ -746,7 +746,8 @@ static void row_signal(scene *s) {
 // The table
 
 enum { SYSTEM = 1, UNCONNECTED = 4, POLLER = 8, SIGNALS = 16, SOMEBODY = 32, DIRECT = 64,
-       SLOW = 128 };                // it waits: see fault.h
+       SLOW = 128,                  // it waits: see fault.h
+       THREADS = 256 };             // two use netkit
 
 typedef struct row {
     const char *name;
@@ -757,7 +758,7 @@ typedef struct row {
 static const row rows[] = {
     {"one there, one back", row_one, 0},
     {"who sent it", row_sender, 0},
-    {"waiting for one", row_waits, SLOW},
+    {"waiting for one", row_waits, SLOW | THREADS},
     {"bug 11: empty datagrams", row_empty, 0},
     {"borders and order", row_borders, 0},
     {"bug 40: one byte too long", row_truncated, 0},
@@ -773,9 +774,9 @@ static const row rows[] = {
     {"queue full, then room", row_queue_full, SLOW},
     {"queue full, time-out", row_send_timeout, SLOW},
     {"time-outs, then a datagram", row_timeout, SLOW},
-    {"interrupt in mid-wait", row_interrupt, SLOW},
+    {"interrupt in mid-wait", row_interrupt, SLOW | THREADS},
     {"interrupt leaves what was received", row_interrupt_keeps, 0},
-    {"the peer closes in mid-wait", row_peer_closes, SLOW},
+    {"the peer closes in mid-wait", row_peer_closes, SLOW | THREADS},
     {"lists, both ways", row_many, 0},
     {"a list partly taken", row_partly, 0},
     {"a list with a bad one", row_partly_failed, 0},
@@ -783,7 +784,7 @@ static const row rows[] = {
     {"an error is not final", row_error_is_not_final, SYSTEM},
     {"counts", row_info, 0},
     {"what to wait for", row_watch, 0},
-    {"500 round trips", row_both_ways, SLOW},
+    {"500 round trips", row_both_ways, SLOW | THREADS},
     {"pause and resume", row_pause, POLLER | SLOW},
     {"unread is told again", row_told_again, POLLER},
     {"trace", row_trace, 0},
@@ -802,6 +803,11 @@ static const char *why_not(const row *r, const face *f) {
     if ((r->needs & DIRECT) && f->two_sockets) return "it has both families";
     if ((r->needs & POLLER) && !f->polled) return "it is about the poller";
     if ((r->needs & SOMEBODY) && !f->pair && !f->connected) return "it is not connected";
+#ifdef NETKIT_NO_THREADS
+    if ((r->needs & THREADS) || (r->run == row_queue_full && f->pair)) {
+        return "one thread uses netkit here";
+    }
+#endif
 #ifdef _WIN32
     if (r->needs & SIGNALS) return "signals do not end waits on Windows";
     if ((r->needs & SOMEBODY) && f->connected) return "Wine does not tell port unreachable";
