@@ -7085,6 +7085,7 @@ typedef struct nkti_input {
     uint64_t progress;      // of an unfinished read_exact, skip or read_until
     uint32_t cap, head, tail;
     uint32_t scan;          // up to here every line end is known, by the mask
+    uint32_t lf_first;      // 1: the first byte is an LF, of a CR that came before
     uint32_t until_hash;    // of the delimiter that was last searched for
     uint32_t shift;         // where in the allocated block this stands
     uint8_t kind;
@@ -8790,7 +8791,9 @@ static int nkti_conn_wait(nkt_conn *conn, uint32_t direction, int64_t *deadline)
     if (err < 0) return err;
     // What another environment's shutdown does to its wait is not known.
     if (direction == NKT_READ && nkti_is_direct(conn->top) && env->core == &nkti_os_core &&
-        env->core->recv_wait != NULL) return nkti_wait_bare(conn, *deadline);
+        env->core->recv_wait != NULL && (conn->recv_wait_works || !conn->recv_wait_tried)) {
+        return nkti_wait_bare(conn, *deadline);
+    }
     nkti_interest_clear(&interest);
     err = nkti_wait_begin(env, place, &conn->canceled);
     if (err < 0) return err;
@@ -8801,7 +8804,7 @@ static int nkti_conn_wait(nkt_conn *conn, uint32_t direction, int64_t *deadline)
 // --- The read buffer ---------------------------------------------------------
 
 // What a connection has that has nothing: read, but never written to.
-static const nkti_input nkti_no_input = { NULL, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0 };
+static const nkti_input nkti_no_input = { NULL, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0 };
 
 static nkti_input *nkti_input_none(void) {
     return (nkti_input *)(uintptr_t)&nkti_no_input;
@@ -8829,7 +8832,7 @@ static void nkti_input_free(nkt_conn *conn) {
 // the next byte of the stream any more.
 static void nkti_input_forget(nkti_input *in) {
     if (in->kind == NKTI_INPUT_NONE) return;
-    in->head = in->tail = in->scan = 0;
+    in->head = in->tail = in->scan = in->lf_first = 0;
     in->mask = 0;
 }
 
@@ -8845,6 +8848,7 @@ static void nkti_input_move(nkt_conn *conn, nkti_input *to) {
     to->scan = from->scan - shift;
     to->long_lines = from->long_lines;
     to->head = 0;
+    to->lf_first = 0;
     to->tail = unread;
     to->progress = from->progress;
     to->progress_of = from->progress_of;
@@ -8913,7 +8917,9 @@ static void nkti_skip_lf(nkt_conn *conn) {
     nkti_input *in = conn->in;
     if (!conn->skip_lf || in->head == in->tail) return;
     conn->skip_lf = false;
-    if (in->bytes[in->head] == '\n') nkti_consume(in, 1);
+    if (in->bytes[in->head] != '\n') return;
+    in->lf_first |= in->head == 0;
+    nkti_consume(in, 1);
 }
 
 static size_t nkti_take(nkti_input *in, void *buf, size_t cap) {
@@ -9023,6 +9029,14 @@ static void nkti_conn_free(nkt_conn *conn) {
     nkti_free(env, conn, sizeof *conn);
 }
 
+// Shutting a socket for reading wakes who waits for it in the families that are
+// known here, and TIPC, for one, refuses that: nobody waits there without a
+// wake-up beside.
+static bool nkti_is_odd(nkt_env *env, nkt_fd fd) {
+    int64_t family = 0;
+    return env->core->get_option(env, fd, NKT_SO_FAMILY, &family) < 0 || family == 0;
+}
+
 NKT_API int nkt_conn_adopt(nkt_fd fd, const nkt_conn_opts *opts, nkt_conn **out) {
     nkt_stream_opts stream;
     nkt_env *env = nkti_env_use(opts != NULL ? opts->env : NULL);
@@ -9039,6 +9053,7 @@ NKT_API int nkt_conn_adopt(nkt_fd fd, const nkt_conn_opts *opts, nkt_conn **out)
     if (env->core->peer_name(env, fd, &name, &len) < 0) return NKT_ENOTCONN;
     nkt_conn *conn = nkti_conn_new_socket(env, opts != NULL && opts->nonblocking, &stream, fd);
     if (conn == NULL) return NKT_ENOMEM;
+    conn->recv_wait_tried = nkti_is_odd(env, fd);
     err = env->core->set_blocking(env, fd, false);
     if (err < 0) {
         nkti_conn_free(conn);
@@ -9938,21 +9953,27 @@ static void nkti_read_moved(nkt_conn *conn) {
     nkti_handle_ready(&conn->handle, NKT_READ);
 }
 
+// A CR before `head` ends a line, and an LF behind it does not end another.
+static bool nkti_is_behind_cr(const nkt_conn *conn) {
+    const nkti_input *in = conn->in;
+    if (!conn->cr_lines) return false;
+    return in->head > 0 ? in->bytes[in->head - 1] == '\r' : in->lf_first != 0;
+}
+
 NKT_API int nkt_conn_seek(nkt_conn *conn, uint64_t position) {
     nkti_input *in = conn->in;
     uint64_t now = nkt_conn_position(conn);
     if (position >= now) {
         if (position - now > nkti_unread(conn)) return NKT_EINVAL;
         if (position == now) return NKT_OK;
-        conn->skip_lf = false;
         in->progress = 0;
         nkti_consume(in, (size_t)(position - now));
+        conn->skip_lf = nkti_is_behind_cr(conn);
         return NKT_OK;
     }
     if (now - position > in->head) return NKT_EINVAL;
     in->head -= (uint32_t)(now - position);
-    // A CR before it was the end of a line that has been read.
-    conn->skip_lf = conn->cr_lines && in->head > 0 && in->bytes[in->head - 1] == '\r';
+    conn->skip_lf = nkti_is_behind_cr(conn);
     nkti_read_moved(conn);
     return NKT_OK;
 }
@@ -9983,6 +10004,7 @@ NKT_API int nkt_conn_unread(nkt_conn *conn, const void *data, size_t len) {
         conn->in = own;
     }
     conn->in->head -= (uint32_t)len;
+    if (conn->in->head == 0) conn->in->lf_first = 0;
     memcpy(conn->in->bytes + conn->in->head, data, len);
     conn->skip_lf = false;
     nkti_read_moved(conn);
@@ -11215,6 +11237,7 @@ struct nkt_listener {
     int64_t accept_deadline;            // nonblocking only
     int32_t accept_timeout_ms;
     bool unlink_path;
+    bool odd;                           // what it accepts is, see nkti_is_odd
     char *path;                         // of a Unix-domain listener
     nkt_stream_opts stream;
 };
@@ -11509,6 +11532,7 @@ NKT_API int nkt_listener_adopt(nkt_fd fd, const nkt_listen_opts *given, nkt_list
     nkti_stream_apply(env, fd, &stream);
     listener->fds[0] = fd;
     listener->fd_count = 1;
+    listener->odd = nkti_is_odd(env, fd);
     nkti_trace(env, listener, "listener", "adopted", NKT_OK, fd);
     *out = listener;
     return NKT_OK;
@@ -11535,6 +11559,7 @@ static int nkti_accept_fd(nkt_listener *listener, nkt_fd fd, nkt_conn **out) {
         env->core->close(env, accepted);
         return NKT_ENOMEM;
     }
+    conn->recv_wait_tried = listener->odd;
     if (!NKTI_ACCEPT_INHERITS) nkti_stream_apply(env, accepted, &listener->stream);
     *out = conn;
     return NKT_OK;
@@ -12247,12 +12272,26 @@ static int nkti_udp_join(nkt_udp *udp, const char *group, const nkt_join_opts *o
     return joined;
 }
 
+// Where the poller has no room for the news of interfaces, these are looked at
+// from time to time instead. An error is that of the sockets' own watches.
+static int nkti_net_update(nkt_udp *udp) {
+    int err = nkti_handle_update(&udp->handle);
+    if (err >= 0 || udp->news == NKT_NO_FD) return err;
+    nkti_mutex_lock(&udp->net_lock);
+    nkt_fd news = udp->news;
+    udp->news = NKT_NO_FD;
+    nkti_mutex_unlock(&udp->net_lock);
+    err = nkti_handle_update(&udp->handle);
+    nkti_net_sys(udp->handle.env)->watch_close(udp->handle.env, news);
+    return err;
+}
+
 NKT_API int nkt_udp_join(nkt_udp *udp, const char *group, const nkt_join_opts *opts) {
     nkti_mutex_lock(&udp->net_lock);
     int joined = nkti_udp_join(udp, group, opts);
     nkti_mutex_unlock(&udp->net_lock);
-    if (joined >= 0) nkti_handle_update(&udp->handle);
-    return joined;
+    int err = joined < 0 ? joined : nkti_net_update(udp);
+    return err < 0 ? err : joined;
 }
 
 NKT_API int nkt_udp_leave(nkt_udp *udp, const char *group, const nkt_join_opts *opts) {
@@ -12268,8 +12307,8 @@ NKT_API int nkt_udp_leave(nkt_udp *udp, const char *group, const nkt_join_opts *
         found = true;
     }
     nkti_mutex_unlock(&udp->net_lock);
+    if (err >= 0) err = nkti_net_update(udp);
     if (err < 0) return err;
-    nkti_handle_update(&udp->handle);
     return found ? NKT_OK : NKT_ENOTFOUND;
 }
 

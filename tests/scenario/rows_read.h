@@ -469,6 +469,33 @@ static void row_going_back(scene *s) {
     CHECK_INT(nkt_conn_unread(s->a, "x", (size_t)nkt_conn_position(s->a) + 1), NKT_EINVAL);
 }
 
+// A position behind a CR that ended a line: an LF that comes later is of it,
+// also for who goes back to there, or on to there.
+static void row_going_back_cr(scene *s) {
+    s->stream.cr_lines = true;
+    if (!scene_open(s)) return;
+    peer_say(&s->b, "one\r");
+    CHECK_LINE(s, "one");
+    uint64_t behind = nkt_conn_position(s->a);
+    peer_say(&s->b, "\ntwo\n");
+    CHECK_ARRIVED(s, 4);
+    CHECK_LINES(s, "two\n");
+    CHECK_INT(nkt_conn_position(s->a), behind + 5);
+    CHECK_INT(nkt_conn_seek(s->a, behind), NKT_OK);
+    CHECK_LINES(s, "two\n");
+    CHECK_INT(nkt_conn_seek(s->a, behind), NKT_OK);
+    CHECK_BYTES(s, "two\n");
+    peer_say(&s->b, "three\r");
+    CHECK_ARRIVED(s, 6);
+    uint64_t before = nkt_conn_position(s->a);
+    CHECK_LINES(s, "three\r");
+    CHECK_INT(nkt_conn_seek(s->a, before), NKT_OK);
+    CHECK_INT(nkt_conn_seek(s->a, before + 6), NKT_OK);
+    peer_say(&s->b, "\n\nfour\n");
+    CHECK_LINE(s, "");
+    CHECK_LINE(s, "four");
+}
+
 // More is put back than the buffer has room for.
 static void row_unread_large(scene *s) {
     enum { LEN = 200000 };

@@ -56,6 +56,7 @@ static const row rows[] = {
     {"lines at once, one too long", row_lines_too_long, 0},
     {"lines at once, ended by CR", row_lines_cr, 0},
     {"going back", row_going_back, 0},
+    {"cr_lines: going back to behind a CR", row_going_back_cr, 0},
     {"putting back more than the buffer holds", row_unread_large, SLOW | PEER_ACTS},
     {"skipping lines", row_skip_line, 0},
     {"a line of a million bytes, allowed", row_long_line_allowed, SLOW | PEER_ACTS},

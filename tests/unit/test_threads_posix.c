@@ -226,7 +226,60 @@ static void detached_conns(int32_t timeout_ms) {
     }
 }
 
+static int odd_waits, odd_shutdowns;        // atomic
+
+static int odd_get_option(nkt_env *env, nkt_fd fd, int option, int64_t *value) {
+    int err = nkt_sys_core_default()->get_option(env, fd, option, value);
+    if (option == NKT_SO_FAMILY) *value = 0;
+    return err;
+}
+
+static ptrdiff_t odd_recv_wait(nkt_env *env, nkt_fd fd, void *buf, size_t cap) {
+    __atomic_fetch_add(&odd_waits, 1, __ATOMIC_SEQ_CST);
+    return nkt_sys_core_default()->recv(env, fd, buf, cap);
+}
+
+static int odd_shutdown(nkt_env *env, nkt_fd fd, uint32_t directions) {
+    (void)env, (void)fd, (void)directions;
+    __atomic_fetch_add(&odd_shutdowns, 1, __ATOMIC_SEQ_CST);
+    return NKT_EINVAL;
+}
+
+// As TIPC's are: not to be shut for reading, so that this would wake nobody.
+static void odd_conns(int32_t timeout_ms) {
+    uint32_t seed = 7;
+    probe p;
+    probe_open(&p);
+    p.core.get_option = odd_get_option;
+    p.core.shutdown = odd_shutdown;
+    if (p.core.recv_wait != NULL) p.core.recv_wait = odd_recv_wait;
+    for (int round = 0; round < ROUNDS; round++) {
+        int ends[2];
+        victim reader, by;
+        nkt_conn_opts opts;
+        pthread_t threads[2];
+        memset(&reader, 0, sizeof reader);
+        memset(&opts, 0, sizeof opts);
+        opts.env = &p.env;
+        opts.stream.read_timeout_ms = timeout_ms;
+        CHECK_INT(socketpair(AF_UNIX, SOCK_STREAM, 0, ends), 0);
+        CHECK_INT(nkt_conn_adopt(ends[0], &opts, &reader.conn), NKT_OK);
+        by = reader;
+        by.seed = &seed;
+        threads[0] = start(detach_when_canceled, &reader);
+        threads[1] = start(interrupt, &by);
+        for (int i = 0; i < 2; i++) join(threads[i]);
+        CHECK_INT(reader.err, NKT_ECANCELED);
+        close(ends[1]);
+    }
+    CHECK_INT(odd_waits, 0);
+    CHECK_INT(odd_shutdowns, 0);
+    probe_close(&p);
+}
+
 static void interrupts(void) {
+    TEST("a family that cannot be shut for reading: interrupted") odd_conns(0);
+    TEST("a family that cannot be shut for reading: in a timed wait") odd_conns(30000);
     TEST("interrupted, and detached at once") detached_conns(0);
     TEST("interrupted in a timed wait, and detached at once") detached_conns(30000);
     for (int carrier = 0; carrier < CARRIERS; carrier++) {

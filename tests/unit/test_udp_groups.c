@@ -420,6 +420,39 @@ static void test_news_in_poller(void) {
     p.fake = false;
 }
 
+// A watch that the poller refuses. The news can be done without: interfaces are
+// then looked at from time to time. Without the sockets nothing is heard: told.
+static void test_watch_refused(void) {
+    nkt_poller_opts opts;
+    nkt_poller *poller = NULL;
+    memset(&opts, 0, sizeof opts);
+    opts.env = &p.env;
+    p.fake = has_news = true;
+    p.now = 5000 * PROBE_MS;
+    nkt_udp *udp = begin("0.0.0.0:0");
+    CHECK_INT(nkt_poller_open(&opts, &poller), NKT_OK);
+    CHECK_INT(nkt_poller_add_udp(poller, udp, NULL), NKT_OK);
+    probe_fail(&p, PROBE_POLL_SET, NKT_ENOMEM, 1);
+    CHECK_INT(nkt_udp_join(udp, "239.1.1.1", NULL), 2);
+    CHECK_INT(p.fail_count[PROBE_POLL_SET], 0);
+    noted[0] = '\0';
+    add(7, "10.7.7.7", 24, CARD, NULL);
+    CHECK_INT(nkt_poller_wait(poller, 1999), 0);
+    expect(noted, "");
+    CHECK_INT(nkt_poller_wait(poller, 2), 0);
+    expect(noted, "+7 239.1.1.1");
+    end(udp);
+    udp = begin("0.0.0.0:0");
+    CHECK_INT(nkt_poller_add_udp(poller, udp, NULL), NKT_OK);
+    probe_fail(&p, PROBE_ALLOCATE, NKT_ENOMEM, 1000);
+    CHECK_INT(nkt_udp_join(udp, "239.1.1.1", NULL), NKT_ENOMEM);
+    probe_fail(&p, PROBE_ALLOCATE, NKT_ENOMEM, 0);
+    CHECK_INT(nkt_udp_join(udp, "239.1.1.1", NULL), 2);
+    end(udp);
+    nkt_poller_close(poller);
+    p.fake = has_news = false;
+}
+
 //------------------------------------------------------------------------------
 // Sending
 
@@ -837,6 +870,7 @@ int main(void) {
     TEST("a list of interfaces that cannot be had") { test_list_fails(); }
     TEST("nothing but loopback, and nothing at all") { test_alone(); }
     TEST("interfaces come while a poller waits") { test_news_in_poller(); }
+    TEST("a poller that refuses to watch for news") { test_watch_refused(); }
     TEST("send to a group, out of every interface") { test_send_group(); }
     TEST("sent from the address that is bound") { test_send_bound(); }
     TEST("what became of each interface") { test_each(); }
