@@ -495,7 +495,9 @@ class Connection(ConnectionBase):
         raise self._line_failure(err)
 
     def _lines_again(self) -> int:
-        handle = self._check()
+        handle = self._handle
+        if handle is None or self._closed or self._epoch is not Process.epoch:
+            handle = self._check()          # raises
         self._attempted += 1
         err = self._lines_once()
         if self._alone:
@@ -589,7 +591,9 @@ class Connection(ConnectionBase):
         >>> asyncio.run(main())
         b'el'
         """
-        handle = self._check()
+        handle = self._handle
+        if handle is None or self._closed or self._epoch is not Process.epoch:
+            handle = self._check()          # raises
         sender = self._sender
         if type(data) is not bytes:
             view = view_of(data)

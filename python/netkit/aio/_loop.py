@@ -37,7 +37,7 @@ class Waiter:
     """A future that is done when a descriptor may be ready, and has no result.
 
     Its task can go on inside the loop's callback that tells of the descriptor, which spares the
-    loop a turn, with a system call of its own: see go_on(). One task awaits it.
+    loop a turn, with a system call of its own: see Watch.on_readable(). One task awaits it.
     """
 
     # Of the class until it is otherwise: making one is short.
@@ -89,13 +89,6 @@ class Waiter:
         self.state = _DONE
         self.tell()
 
-    def go_on(self) -> None:
-        """Lets the task go on now. For callbacks of the loop alone: no task may be running."""
-        self.state = _DONE
-        callback, self.callback = self.callback, None
-        if callback is not None:
-            self.context.run(callback, self)
-
     def result(self) -> None:
         if self.state == _CANCELLED:
             raise (asyncio.CancelledError() if self.message is None
@@ -110,7 +103,8 @@ class Waiter:
         if self.state == _PENDING:
             self._asyncio_future_blocking = True
             yield self
-        self.result()
+        if self.state != _DONE:
+            self.result()
 
     __iter__ = __await__
 
@@ -188,6 +182,13 @@ class Watch(Waiters):
         self.writing = False
         self.orphan: Optional[Call] = None
 
+    def readable(self) -> Waiter:
+        if self.readers or not self.reading:
+            return super().readable()
+        waiter = Waiter(self.loop)
+        self.readers.append(waiter)
+        return waiter
+
     def want_read(self) -> None:
         if not self.reading:
             self.loop.add_reader(self.fd, self.on_readable)
@@ -202,8 +203,13 @@ class Watch(Waiters):
         readers = self.readers
         if len(readers) == 1:
             waiter = readers.pop()
+            callback = waiter.callback
             if waiter.state == _PENDING:
-                waiter.go_on()
+                # The task goes on now: it is the loop that calls, so none is running.
+                waiter.state = _DONE
+                waiter.callback = None
+                if callback is not None:
+                    waiter.context.run(callback, waiter)
         elif readers:
             wake(readers)
         else:
