@@ -1783,8 +1783,10 @@ NKT_API const nkt_sys_net *nkt_sys_net_default(void);
 // A group or broadcast address stands for every suitable interface: one that is
 // up, can do multicast (broadcast) and has an address of the family; loopback
 // only where there is no other. On a point-to-point link a broadcast goes to
-// the other end. Interfaces that appear or get an address later are joined
-// while the handle is waited on, in a poller, or asked in vain (NKT_EAGAIN).
+// the other end. A handle that is bound to one address sends through the
+// interface that has it alone. Interfaces that appear or get an address later
+// are joined while the handle is waited on, in a poller, or asked in vain
+// (NKT_EAGAIN).
 // A host on two of our networks is heard twice, by nkt_datagram's
 // interface_index. RFC 768, RFC 8085, RFC 1112, RFC 3493, RFC 3678.
 //
@@ -11756,7 +11758,7 @@ struct nkt_udp {
     int64_t looked;             // when; 0 = never
     bool missed;                // that look failed
     uint32_t only_index;        // bound to this one
-    nkt_ip bound;               // the IPv4 address it is bound to; family 0 = any
+    nkt_ip bound[2];            // the IPv4 and IPv6 address it is bound to; family 0 = any
     uint32_t send_index;        // groups are sent through this one; 0 = all
     uint32_t wishes;            // atomic: rows with index 0
 };
@@ -12471,8 +12473,9 @@ static int nkti_udp_open_one(nkt_udp *udp, const nkt_udp_opts *opts, const nkt_i
         core->close(env, fd);
         return err;
     }
-    nkt_ip any = nkt_ip_any(NKT_IPV4);
-    if (ip->family == NKT_IPV4 && !nkt_ip_equal(ip, &any)) udp->bound = *ip;
+    nkt_ip any = nkt_ip_any(ip->family);
+    bool is_one = !nkt_ip_equal(ip, &any) && !nkti_ip_is_group(ip);
+    if (is_one) udp->bound[ip->family == NKT_IPV6] = *ip;
     udp->fds[udp->fd_count] = fd;
     udp->families[udp->fd_count++] = (uint8_t)family;
     return NKT_OK;
@@ -12775,30 +12778,44 @@ NKTI_INLINE int nkti_udp_send_list(nkt_udp *udp, const nkt_datagram *list, int c
     }
 }
 
-// Whom a copy that leaves by an interface is from: of its addresses the one the
-// handle is bound to, where answers are awaited.
-static const nkt_ip *nkti_net_source(const nkt_udp *udp, const nkt_sys_iface *row) {
-    for (int i = 0; i < udp->iface_count && udp->bound.family != 0; i++) {
+// The bound address, if an interface has it; all of 127.0.0.0/8 is loopback's.
+static const nkt_ip *nkti_net_bound(const nkt_udp *udp, const nkt_sys_iface *row) {
+    const nkt_ip *bound = &udp->bound[row->ip.family == NKT_IPV6];
+    if (bound->family == 0) return NULL;
+    for (int i = 0; i < udp->iface_count; i++) {
         const nkt_sys_iface *has = &udp->ifaces[i];
-        if (has->index == row->index && nkt_ip_equal(&has->ip, &udp->bound)) return &has->ip;
+        if (has->index == row->index && nkt_ip_equal(&has->ip, bound)) return bound;
     }
-    return &row->ip;
+    bool is_loopback = bound->family == NKT_IPV4 && bound->bytes[0] == 127;
+    return is_loopback && (row->flags & NKT_IFACE_LOOPBACK) ? bound : NULL;
+}
+
+// Whom a copy that leaves by an interface is from: where answers are awaited.
+// NULL if it must not leave there, having another address.
+static const nkt_ip *nkti_net_source(const nkt_udp *udp, const nkt_sys_iface *row,
+                                     uint32_t only) {
+    const nkt_ip *bound = nkti_net_bound(udp, row);
+    if (bound != NULL) return bound;
+    bool is_free = udp->bound[row->ip.family == NKT_IPV6].family == 0;
+    return is_free || only != 0 ? &row->ip : NULL;
 }
 
 // Where one copy of what goes to a group or a broadcast goes.
 static bool nkti_net_copy(const nkt_udp *udp, const nkt_sys_iface *row, const nkt_addr *to,
-                          bool loopback, nkt_datagram *copy) {
+                          bool loopback, uint32_t only, nkt_datagram *copy) {
+    const nkt_ip *source = nkti_net_source(udp, row, only);
+    if (source == NULL) return false;
     memset(copy, 0, sizeof *copy);
     copy->addr = *to;
     copy->interface_index = row->index;
     if (nkti_ip_is_group(&to->ip)) {
         if (to->ip.family == NKT_IPV6) copy->addr.ip.scope = row->index;
-        else copy->local = *nkti_net_source(udp, row);
+        else copy->local = *source;
         return true;
     }
     uint32_t flags = NKT_IFACE_BROADCAST | NKT_IFACE_POINT_TO_POINT;
     if (!nkti_iface_is_suitable(row, NKT_IPV4, flags, loopback, udp->only_index)) return false;
-    copy->local = *nkti_net_source(udp, row);
+    copy->local = *source;
     if (row->peer.family == NKT_IPV4) {
         copy->addr.ip = row->peer;
         return true;
@@ -12817,7 +12834,7 @@ static bool nkti_net_copy(const nkt_udp *udp, const nkt_sys_iface *row, const nk
 static int nkti_net_copies(nkt_udp *udp, const nkt_addr *to, nkt_datagram *copies, int cap,
                            int skip) {
     bool is_group = nkti_ip_is_group(&to->ip);
-    uint32_t only = udp->send_index != 0 ? udp->send_index : udp->only_index;
+    uint32_t only = is_group && udp->send_index != 0 ? udp->send_index : udp->only_index;
     int count = 0;
     nkti_mutex_lock(&udp->net_lock);
     int err = nkti_net_look(udp);
@@ -12827,7 +12844,7 @@ static int nkti_net_copies(nkt_udp *udp, const nkt_addr *to, nkt_datagram *copie
             const nkt_sys_iface *row =
                 is_group ? nkti_iface_next(udp, &at, to->ip.family, pass == 1, only)
                          : &udp->ifaces[at++];
-            if (row == NULL || !nkti_net_copy(udp, row, to, pass == 1, &copy)) continue;
+            if (row == NULL || !nkti_net_copy(udp, row, to, pass == 1, only, &copy)) continue;
             if (count >= skip && count - skip < cap) copies[count - skip] = copy;
             count++;
         }

@@ -295,6 +295,7 @@ def udp(address: Optional[AddressLike] = None, port: Optional[int] = None, *,
         send_buffer: Optional[int] = None, recv_buffer: Optional[int] = None) -> UDP:
     """Opens a datagram socket on ":port" (every address, IPv6 and IPv4), "address:port",
     "localhost:port" (both loopback addresses), or on a free port.
+    Bound to one address it sends to groups and broadcasts through that interface alone.
 
     timeout             seconds of each call that is given none; None for as long as it takes
     family              4 or 6 alone; None for both

@@ -221,6 +221,25 @@ def one_card_sent(lab):
     close_all(ann, bob, bound)
 
 
+def one_address_sent(lab):
+    bob, four, six = lab.open(lab.bob), lab.open(lab.ann, "10.2.0.1:0"), lab.open(
+        lab.ann, "[fd01::1]:0")
+    equal(bob.do(f"join {GROUP4} - -"), "2", "interfaces joined")
+    equal(bob.do(f"join {GROUP6} - -"), "2", "interfaces joined")
+    four.do(f"send four {GROUP4}:{PORT}")
+    four.do(f"broadcast wide {PORT}")
+    six.do(f"send six [{GROUP6}]:{PORT}")
+    bob.heard(("four", GROUP4, "net1"), ("wide", "10.2.0.127", "net1"), ("six", GROUP6, "net0"))
+    # The address goes, and with it the way: another's is not taken.
+    lab.ann.ip("addr del 10.2.0.1/25 dev net1\n")
+    try:
+        equal(four.do(f"send gone {GROUP4}:{PORT}"), "NKT_ENETUNREACH", "without the address")
+        bob.heard()
+    finally:
+        lab.ann.ip("addr add 10.2.0.1/25 dev net1\n")
+    close_all(bob, four, six)
+
+
 def each_card(lab):
     ann = lab.open(lab.ann)
     equal(ann.do(f"each x {GROUP4}:{PORT}"), "2", "interfaces")
@@ -483,6 +502,7 @@ ROWS = [
     ("an IPv6 group, two sockets", group, GROUP6, ADDRESS6, "two"),
     ("joined on one card", one_card_joined),
     ("sent by one card", one_card_sent),
+    ("sent from one card's address", one_address_sent),
     ("each card's result", each_card),
     ("two programs on one port", two_programs, GROUP4, ADDRESS4, "broadcast too"),
     ("two programs on one port, IPv6", two_programs, GROUP6, ADDRESS6),

@@ -481,17 +481,45 @@ static void test_send_group(void) {
 }
 
 // What is bound to one address sends from it, also where that is not the
-// interface's first.
+// interface's first, and through no interface that does not have it.
 static void test_send_bound(void) {
     nkt_udp *udp = begin("127.0.0.1:0");
     add(2, "127.0.0.1", 24, CARD, NULL);
     sent_from[0] = '\0';
     CHECK_INT(nkt_udp_send_str(udp, "hello", "239.1.1.1:5"), 5);
-    expect(sent_from, "127.0.0.1 203.0.113.130");
+    expect(sent_from, "127.0.0.1");
+    expect(sent, "239.1.1.1@2");
     CHECK_INT(nkt_udp_broadcast(udp, "hello", 5, 5), 5);
-    expect(sent_from, "127.0.0.1 127.0.0.1 203.0.113.130 10.2.2.2 127.0.0.1");
+    expect(sent_from, "127.0.0.1 127.0.0.1 127.0.0.1");
+    expect(sent, "192.0.2.255@2 198.51.100.127@2 127.0.0.255@2");
+    // The one that is named is taken, by the address that it has.
+    CHECK_INT(nkt_udp_set_option(udp, NKT_UDP_MULTICAST_INTERFACE, 3), NKT_OK);
+    CHECK_INT(nkt_udp_send_str(udp, "hello", "239.1.1.1:5"), 5);
+    expect(sent_from, "203.0.113.130");
+    expect(sent, "239.1.1.1@3");
+    end(udp);
+    // Loopback's own leaves by loopback, although there are cards.
+    udp = begin("127.0.0.1:0");
+    CHECK_INT(nkt_udp_send_str(udp, "hello", "239.1.1.1:5"), 5);
+    expect(sent, "239.1.1.1@1");
+    CHECK_INT(nkt_udp_broadcast(udp, "hello", 5, 5), 5);
+    expect(sent, "127.255.255.255@1");
+    end(udp);
+    udp = begin("[::1]:0");
+    add(3, "fe80::130%3", 64, CARD, NULL);
+    CHECK_INT(nkt_udp_send_str(udp, "hello", "[ff15::1]:5"), 5);
+    expect(sent, "ff15::1@1");
+    end(udp);
+    // And nowhere once no interface has it.
+    udp = begin("127.0.0.1:0");
+    ifaces[0].index = 0, ifaces[0].flags = 0;
+    memset(&ifaces[0].ip, 0, sizeof ifaces[0].ip);
+    CHECK_INT(nkt_udp_send_str(udp, "hello", "239.1.1.1:5"), NKT_ENETUNREACH);
+    CHECK_INT(nkt_udp_broadcast(udp, "hello", 5, 5), NKT_ENETUNREACH);
+    expect(sent, "");
     end(udp);
     udp = begin("0.0.0.0:0");
+    sent_from[0] = '\0';
     CHECK_INT(nkt_udp_send_str(udp, "hello", "239.1.1.1:5"), 5);
     expect(sent_from, "192.0.2.9 203.0.113.130");
     CHECK_INT(nkt_udp_broadcast(udp, "hello", 5, 5), 5);
