@@ -119,7 +119,7 @@ SMALL = $(CC) -std=c99 -Os -DNDEBUG $(CFLAGS) $${lean:+$$lean -fno-pie -no-pie} 
 
 sizes:
 	@$(IF_LEAN); set -e; $(SHARED) -o $(BUILD)/all.so; \
-	$(SHARED) -DNETKIT_NO_UDP -o $(BUILD)/heart.so; \
+	$(SHARED) -DNETKIT_NO_UDP -DNETKIT_NO_SIM -o $(BUILD)/heart.so; \
 	$(SMALL) tests/bench/small_netkit.c -o $(BUILD)/small_netkit; \
 	$(SMALL) tests/bench/small_raw.c -o $(BUILD)/small_raw
 	@printf '%d\tnetkit as a shared object\t65536\n' $$(wc -c < $(BUILD)/heart.so)

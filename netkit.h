@@ -72,6 +72,8 @@ errors that say what happened.
    @multicast     groups, on every interface
    @udp           datagrams: unicast, multicast and broadcast
    @packets       two datagram handles in memory
+   @impair        a bad network on demand
+   @virtual       a clock that jumps
    @layout        sizes and offsets, for bindings
 
    In the implementation only:
@@ -142,6 +144,7 @@ errors that say what happened.
    NETKIT_NO_MESSAGE      leave out @message: length-prefixed messages
    NETKIT_NO_PAIR         leave out @pair: in-memory connections
    NETKIT_NO_UDP          leave out @datagram, @multicast, @udp, @packets
+   NETKIT_NO_SIM          leave out @impair, @virtual
    NETKIT_NO_LAYOUT       leave out @layout: struct tables for bindings
 
 6. LIMITS AND NON-GOALS
@@ -285,17 +288,17 @@ NKT_API const char *nkt_version(void);
     X(EOF, -2, "end of stream: the peer has finished sending")                           \
     X(EINVAL, -3, "bad argument or option")                                              \
     X(EADDR, -4, "not a valid IP address")                                               \
-    X(EPORT, -5, "not a valid port; it is a number from 0 to 65535")                     \
+    X(EPORT, -5, "not a valid port: a number from 0 to 65535")                           \
     X(ENAME, -6, "not a valid host name")                                                \
     X(EAMBIGUOUS, -7, "an IPv6 address with a port needs brackets: [address]:port")      \
     X(ENOMEM, -8, "out of memory")                                                       \
-    X(ENOSPACE, -9, "the buffer that was given is too small")                            \
+    X(ENOSPACE, -9, "the buffer is too small")                                           \
     X(ETIMEDOUT, -10, "timed out")                                                       \
     X(ECANCELED, -11, "interrupted or canceled, for good")                               \
     X(EINTR, -12, "a signal came; call again to go on")                                  \
     X(ETOOLONG, -13, "longer than the limit allows")                                     \
     X(ETRUNCATED, -14, "cut off: it ended in the middle, or did not fit")                \
-    X(EPROTO, -15, "bad data or behaviour from the other side")                          \
+    X(EPROTO, -15, "bad data or behaviour from the peer")                                \
     X(EREFUSED, -16, "connection refused: nothing listens there")                        \
     X(ERESET, -17, "connection reset by the peer")                                       \
     X(EPIPE, -18, "closed for writing")                                                  \
@@ -308,23 +311,25 @@ NKT_API const char *nkt_version(void);
     X(EMFILE, -25, "no more descriptors; see ulimit -n")                                 \
     X(EACCES, -26, "permission denied")                                                  \
     X(EUNSUPPORTED, -27, "not supported here")                                           \
-    X(EBUSY, -28, "in use, or something is still under way")                             \
+    X(EBUSY, -28, "in use, or still under way")                                          \
     X(ENOTFOUND, -29, "no such host name, path or entry")                                \
     X(ELOOKUP, -30, "the look-up failed for now")                                        \
     X(ENODEV, -31, "no such network interface")                                          \
-    X(EMSGSIZE, -32, "message larger than the network takes")                            \
+    X(EMSGSIZE, -32, "larger than the network takes")                                    \
     X(ENOTSOCK, -33, "not a socket of the right kind")                                   \
     X(EFORKED, -34, "the handle belongs to the parent process")                          \
     X(ENETDOWN, -35, "the network is down")                                              \
-    X(EOS, -36, "another error of the system; see its own code")                         \
+    X(EOS, -36, "a system error; see its own code")                                      \
     X(EGROUP, -37, "not a multicast group")                                              \
-    X(EFAMILY, -38, "an address of the wrong family, IPv6 or IPv4")
+    X(EFAMILY, -38, "an address of the wrong family")                                    \
+    X(EVIRTUAL, -39, "no system sockets in virtual time")                                \
+    X(EDEADLK, -40, "all wait for ever")
 
 enum {
 #define NKT_X(name, number, text) NKT_##name = number,
     NKT_ERRORS(NKT_X)
 #undef NKT_X
-    NKT_ERROR_LAST = -38
+    NKT_ERROR_LAST = -40
 };
 
 // The sentence for an error, such as "connection refused: nothing listens
@@ -536,7 +541,7 @@ struct nkt_env {
     const nkt_sys_udp *udp;
     const nkt_sys_net *net;
     // Memory: as realloc; size 0 frees and returns NULL. NULL = the C
-    // library's.
+    // library's. Where handles are impaired, netkit's own thread calls it too.
     void *(*allocate)(nkt_env *env, void *ptr, size_t old_size, size_t new_size);
     // Looks a host name up, for one family: how many addresses, NKT_ENOTFOUND
     // or NKT_ELOOKUP. May block: it runs on a worker thread, several at once,
@@ -564,8 +569,9 @@ NKT_API const nkt_sys_threads *nkt_sys_threads_default(void);
 // Returns NKT_OK, or NKT_EOS where the system's networking cannot be started.
 NKT_API int nkt_env_init(nkt_env *env);
 
-// Gives back what netkit keeps for `env`. Close its handles first.
-// Never blocks.
+// Gives back what netkit keeps for `env`. Close its handles first. What
+// impaired ones have still under way is dropped, and netkit's own thread for
+// that gets the moment it needs to end. Never blocks but for that.
 NKT_API void nkt_env_free(nkt_env *env);
 
 // Replaces the environment that NULL stands for, by a copy of `env`. Once,
@@ -1007,6 +1013,10 @@ NKT_API int nkt_task_wait(nkt_task *task, int32_t timeout_ms);
 NKT_API void nkt_task_cancel(nkt_task *task);
 // Ends and frees it. NULL is allowed. Never blocks.
 NKT_API void nkt_task_close(nkt_task *task);
+
+// Lets time pass. May block; twin: nkt_timer_start.
+// Returns NKT_OK, NKT_EINTR after a signal, or NKT_EINVAL for less than 0.
+NKT_API int nkt_sleep(nkt_env *env, int32_t ms);
 
 typedef struct nkt_timer_opts {
     nkt_env *env;           // NULL = the default
@@ -2006,6 +2016,178 @@ NKT_API const nkt_sys_udp *nkt_sys_udp_default(void);
 // Returns NKT_OK, NKT_ENOMEM or NKT_EINVAL.
 NKT_API int nkt_udp_pair(const nkt_udp_opts *a_opts, const nkt_udp_opts *b_opts,
                          uint32_t capacity, nkt_udp **a, nkt_udp **b);
+#endif
+
+#ifndef NETKIT_NO_SIM
+//==============================================================================
+// MARK: @impair - a bad network on demand
+//
+//     nkt_impairment bad = {0};
+//     bad.latency_ms = 80; bad.jitter_ms = 20; bad.loss = 0.02; bad.seed = 7;
+//     nkt_udp_impair(udp, &bad);
+//
+// The handle stays what it was, and so does the program: only what it sends
+// comes late, twice, broken or not at all, and what it is sent too. Each
+// direction is a path of its own:
+//
+//     MTU -> loss -> queue -> rate -> stalls -> latency, jitter -> the peer
+//
+// Chance is drawn from the seed and the number of the datagram alone: the same
+// seed and the same datagrams give the same fates, on every system, and turning
+// one knob does not change what another one does.
+//
+// A stream loses nothing: a segment (1,460 bytes, or `mtu` less 40) that is
+// lost or broken comes a round trip later and holds up what is behind it, as
+// TCP does it; `duplicate` and `reorder` are invisible there.
+//
+// What is under way when its sender is closed still arrives, for at most 60 s,
+// by a thread of netkit's own that also moves what no poller moves. (With
+// NETKIT_NO_THREADS nothing moves but in calls and on pollers, and closing
+// discards it.)
+//==============================================================================
+
+enum { NKT_JITTER_UNIFORM, NKT_JITTER_NORMAL };
+
+// How a direction ends before its time.
+enum {
+    NKT_CUT_NONE,
+    NKT_CUT_SILENT,             // nothing arrives any more, and nobody is told
+    NKT_CUT_RESET,              // streams: NKT_ERESET here, and for the peer at the close
+    NKT_CUT_END                 // streams: the end of the stream, one direction
+};
+
+struct nkt_impair_step;
+
+// All of it zero is a perfect network. Fractions are 0 to 1; times are in
+// milliseconds, up to an hour, and may be parts of one.
+typedef struct nkt_impairment {
+    uint64_t seed;              // 0 = by chance; nkt_impair_stats tells which
+    double latency_ms;          // one way
+    double jitter_ms;           // uniform: at most so much more or less; normal:
+                                // standard deviation, never below 0 in all
+    int32_t jitter;             // NKT_JITTER_UNIFORM or NKT_JITTER_NORMAL
+    bool overtake;              // jitter may change the order; else a datagram waits
+                                // for those before it
+    int64_t rate;               // bytes/s, with 28 (IPv6: 48) of headers for each
+                                // datagram; 0 = no limit
+    uint32_t queue_bytes;       // that wait for the rate; 0 = 131,072. More are lost;
+                                // a stream's sender waits
+    uint32_t mtu;               // longer packets, with headers, are lost; 0 = none
+    double loss;                // fraction of datagrams
+    double loss_burst;          // Gilbert-Elliott: datagrams that the bad state lasts
+                                // on average; 0 and 1 = each is lost by itself
+    double burst_loss;          // and the fraction lost in that state; 0 = all
+    double duplicate;           // come twice
+    double reorder;             // come `reorder_ms` later than their turn
+    double reorder_ms;          // 0 = 20
+    double corrupt;             // have one bit flipped
+    double stall;               // fraction of datagrams, or of a stream's reads
+                                // and writes, before which nothing moves for
+    double stall_ms;            // so long; 0 = 100
+    uint32_t piece_max;         // streams: a read or write moves 1 to this many bytes,
+                                // by chance; 0 = all it can
+    int32_t cut;                // NKT_CUT_...
+    int64_t cut_bytes;          // after so many ...
+    double cut_ms;              // ... or so long; both 0 = at once
+    double accept_ms;           // listeners: so much later is each accepted
+    const struct nkt_impair_step *steps;    // a schedule; copied
+    uint32_t step_count;        // up to 256
+    double repeat_ms;           // it begins anew each so often; 0 = once
+    nkt_problem *problem;       // filled when it is refused; NULL = none
+} nkt_impairment;
+
+// What holds instead for a while, counted from the call that began it.
+typedef struct nkt_impair_step {
+    double at_ms;
+    double for_ms;
+    const nkt_impairment *to;   // without steps of its own; NULL = all is lost
+} nkt_impair_step;
+
+// What one direction has done. Datagrams, or segments of a stream.
+typedef struct nkt_impair_stats {
+    uint64_t seed;              // that repeats it
+    uint64_t sent, sent_bytes;  // that came in at the path's beginning
+    uint64_t delivered, delivered_bytes;
+    uint64_t lost;              // by chance, by a step, by a cut
+    uint64_t overflowed;        // lost because the queue was full
+    uint64_t oversized;         // lost because of the MTU
+    uint64_t duplicated;
+    uint64_t reordered;         // delivered after one that was sent later (RFC 4737)
+    uint64_t corrupted;
+    uint64_t stalls;
+    uint64_t under_way;         // now
+    uint64_t queue_high;        // the most bytes that waited for the rate
+} nkt_impair_stats;
+
+// Puts the network of that name, as seen by its user, into two impairments:
+// what the user sends and what he receives. They can be changed before they are
+// used. `problem` may be NULL. Never blocks.
+// Returns NKT_OK, or NKT_ENOTFOUND for a name that is none; see below.
+NKT_API int nkt_impair_profile(const char *name, nkt_impairment *sending,
+                               nkt_impairment *receiving, nkt_problem *problem);
+// The names, from index 0, and where each one's figures are from; NULL past the
+// last. Static. Never blocks.
+NKT_API const char *nkt_impair_profile_name(int index);
+NKT_API const char *nkt_impair_profile_source(int index);
+
+// Impairs a handle, or changes how it is impaired; NULL ends it, and what is
+// under way arrives in its time. The first form is for both directions alike,
+// the second for each its own. The handle's own thread, or one of the two of a
+// blocking one. Never blocks.
+// Returns NKT_OK, or
+//   NKT_EINVAL  out of range, or two fields contradict each other: `problem`
+//               names the field and the range
+//   NKT_EBUSY   a datagram handle that holds datagrams of nkt_udp_recv_many
+//   NKT_ENOMEM, NKT_EOS (no seed to be had)
+NKT_API int nkt_conn_impair(nkt_conn *conn, const nkt_impairment *both);
+NKT_API int nkt_conn_impair_ways(nkt_conn *conn, const nkt_impairment *sending,
+                                 const nkt_impairment *receiving);
+// What one direction, NKT_WRITE or NKT_READ, has done. Never blocks.
+// Returns NKT_OK, NKT_EINVAL, or NKT_ENOTFOUND if it was never impaired.
+NKT_API int nkt_conn_impair_stats(nkt_conn *conn, uint32_t direction, nkt_impair_stats *stats);
+// Impairs what the listener accepts from now on, each with a seed of its own
+// that follows from this one, and delays accepting; NULL ends it. Both pointers
+// are from the side of the listener. Never blocks. Returns as nkt_conn_impair.
+NKT_API int nkt_listener_impair(nkt_listener *listener, const nkt_impairment *both);
+NKT_API int nkt_listener_impair_ways(nkt_listener *listener, const nkt_impairment *sending,
+                                     const nkt_impairment *receiving);
+#ifndef NETKIT_NO_UDP
+// The same of datagrams. Never blocks. Return as those of connections.
+NKT_API int nkt_udp_impair(nkt_udp *udp, const nkt_impairment *both);
+NKT_API int nkt_udp_impair_ways(nkt_udp *udp, const nkt_impairment *sending,
+                                const nkt_impairment *receiving);
+NKT_API int nkt_udp_impair_stats(nkt_udp *udp, uint32_t direction, nkt_impair_stats *stats);
+#endif
+
+//==============================================================================
+// MARK: @virtual - a clock that jumps
+//
+//     nkt_env env;
+//     nkt_env_init_virtual(&env, 7);           // seed
+//     opts.env = &env;                         // pairs, pollers, tasks
+//
+// An environment in which waiting takes no time: when everybody waits, the
+// clock jumps to the first deadline, and hours pass in milliseconds. Time-outs,
+// pollers, timers and blocking calls follow it; between two jumps time stands
+// still. It has no sockets of the system: opening, adopting or adding one is
+// NKT_EVIRTUAL. In-memory pairs, bare and impaired, are what it runs.
+//
+// Blocking calls need threads, and the clock must know them: the one that made
+// the environment, those of nkt_thread_start, and those that join. They run one
+// at a time, in a fixed order, so that a run can be repeated exactly. A thread
+// that is about to wait for something else than netkit leaves first.
+//==============================================================================
+
+// As nkt_env_init, at instant 0, with nkt_random from the seed. The calling
+// thread is in. Host names are not found, unless env->resolve is set: it is
+// called on the spot. Never blocks. Returns NKT_OK, NKT_ENOMEM or NKT_EOS.
+NKT_API int nkt_env_init_virtual(nkt_env *env, uint64_t seed);
+// The calling thread comes under the virtual clock, and leaves it.
+// May block; twin: nkt_thread_start. Returns NKT_OK, NKT_ENOMEM, NKT_EMFILE, or
+// NKT_EINVAL if the environment's clock is not virtual.
+NKT_API int nkt_virtual_join(nkt_env *env);
+// Never blocks. Returns NKT_OK, or NKT_EINVAL.
+NKT_API int nkt_virtual_leave(nkt_env *env);
 #endif
 
 #ifndef NETKIT_NO_LAYOUT
@@ -3097,6 +3279,11 @@ static uint32_t nkti_from_poll_events(short bits, uint32_t wanted) {
 static int nkti_os_poll(nkti_pollfd *fds, size_t count, int64_t timeout_ns) {
 #if NKTI_WINDOWS
     if (count == 0) {
+        Sleep(timeout_ns < 0 ? INFINITE : (DWORD)nkti_ns_to_ms(timeout_ns));
+        return 0;
+    }
+    if (count == 0) {
+        // WSAPoll wants something to wait for.
         Sleep(timeout_ns < 0 ? INFINITE : (DWORD)nkti_ns_to_ms(timeout_ns));
         return 0;
     }
@@ -4962,14 +5149,25 @@ typedef struct nkti_waiter {
     bool posted;
 } nkti_waiter;
 
+struct nkti_handle;
+
 typedef struct nkti_env_state {
     nkti_mutex lock;
     nkti_waiter *idle;
     int idle_count;
     uint32_t process_id;
+    // Of @impair and @virtual, and reached through here, so that a program that
+    // uses neither does not have the code.
+    struct nkti_pump *pump;
+    bool (*linger)(struct nkti_handle *handle);
+    void (*end_pump)(nkt_env *env);
+    struct nkti_virtual *clock;
+    void (*end_clock)(nkt_env *env);
 } nkti_env_state;
 
-static nkti_env_state nkti_default_state = { NKTI_MUTEX_INIT, NULL, 0, 0 };
+static nkti_env_state nkti_default_state = {
+    NKTI_MUTEX_INIT, NULL, 0, 0, NULL, NULL, NULL, NULL, NULL,
+};
 static nkt_env nkti_default_env = {
     sizeof(nkt_env), NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, &nkti_default_state,
 };
@@ -5018,13 +5216,16 @@ NKT_API void nkt_env_free(nkt_env *env) {
     nkti_env_state *state = nkti_state(env);
     if (state == NULL || state == &nkti_default_state) return;
     if (env->core == NULL) env->core = &nkti_os_core;
+    if (state->end_pump != NULL) state->end_pump(env);
     while (state->idle != NULL) {
         nkti_waiter *waiter = state->idle;
         state->idle = waiter->next;
         nkti_waiter_free(env, waiter);
     }
+    if (state->end_clock != NULL) state->end_clock(env);
     nkti_mutex_free(&state->lock);
     free(state);
+    env->core = &nkti_os_core;
     env->state = NULL;
 }
 
@@ -7565,6 +7766,18 @@ NKT_API int nkt_poller_add_task(nkt_poller *poller, nkt_task *task, void *user) 
     return NKT_OK;
 }
 
+NKT_API int nkt_sleep(nkt_env *env, int32_t ms) {
+    env = nkti_env_use(env);
+    if (env == NULL || ms < 0) return NKT_EINVAL;
+    int64_t now = nkti_now(env), until = nkti_deadline(now, ms);
+    do {
+        int err = env->core->wait(env, NULL, 0, nkti_until(now, until));
+        if (err < 0) return err;
+        now = nkti_now(env);
+    } while (now < until);
+    return NKT_OK;
+}
+
 // --- Timers
 // ---------------------------------------------------------------------
 
@@ -9153,14 +9366,9 @@ NKT_API void nkt_conn_interrupt(nkt_conn *conn) {
     if (before == 0) nkti_trace(env, conn, "conn", "interrupted", NKT_ECANCELED, 0);
 }
 
-static size_t nkti_conn_end(nkt_conn *conn, bool abort) {
-    if (conn == NULL) return 0;
+// Ends the links and frees everything.
+static void nkti_conn_unlink(nkt_conn *conn, bool abort) {
     nkt_env *env = conn->handle.env;
-    size_t discarded = nkti_queue_len(conn->queue);
-    nkti_settle(&conn->handle, &conn->canceled);
-    nkti_input_free(conn);
-    nkti_handle_leave(&conn->handle);
-    nkti_conn_trace(conn, abort ? "aborted" : "closed", NKT_OK, (int64_t)discarded);
     while (conn->top != &conn->bottom) {
         nkt_link *link = conn->top;
         conn->top = link->below;
@@ -9169,6 +9377,18 @@ static size_t nkti_conn_end(nkt_conn *conn, bool abort) {
     }
     conn->bottom.transport->close(&conn->bottom, abort);
     nkti_conn_free(conn);
+}
+
+static size_t nkti_conn_end(nkt_conn *conn, bool abort) {
+    if (conn == NULL) return 0;
+    nkt_env *env = conn->handle.env;
+    size_t discarded = nkti_queue_len(conn->queue);
+    nkti_settle(&conn->handle, &conn->canceled);
+    nkti_input_free(conn);
+    nkti_handle_leave(&conn->handle);
+    nkti_conn_trace(conn, abort ? "aborted" : "closed", NKT_OK, (int64_t)discarded);
+    bool (*linger)(nkti_handle *handle) = nkti_state(env)->linger;
+    if (abort || linger == NULL || !linger(&conn->handle)) nkti_conn_unlink(conn, abort);
     return discarded;
 }
 
@@ -11240,19 +11460,25 @@ struct nkt_listener {
     int32_t accept_timeout_ms;
     bool unlink_path;
     bool odd;                           // what it accepts is, see nkti_is_odd
+    bool slow_full;                     // it holds as many as it can
     char *path;                         // of a Unix-domain listener
     nkt_stream_opts stream;
+    // Of @impair: what delays accepting.
+    struct nkti_slow_accept *slow;
+    int (*slow_accept)(nkt_listener *listener, nkt_conn **out);
+    void (*slow_free)(nkt_listener *listener, struct nkti_slow_accept *heir);
+    int64_t slow_due;                   // when the first one that it holds is
 };
 
 static void nkti_listener_interest(nkti_handle *handle, nkt_interest *out) {
     nkt_listener *listener = (nkt_listener *)(void *)handle;
     if (nkti_atomic_load(&listener->canceled) != 0) out->ready = true;
-    out->deadline_ns = listener->accept_deadline;
+    out->deadline_ns = nkti_min_time(listener->accept_deadline, listener->slow_due);
     if (listener->rest_until != 0) {
         out->deadline_ns = nkti_min_time(out->deadline_ns, listener->rest_until);
         return;
     }
-    for (int i = 0; i < listener->fd_count; i++) {
+    for (int i = 0; i < listener->fd_count && !listener->slow_full; i++) {
         nkt_interest_add(out, listener->fds[i], NKT_READ);
     }
 }
@@ -11263,7 +11489,8 @@ static void nkti_listener_poll_interest(nkti_handle *handle, nkt_interest *out) 
 
 static void nkti_listener_drive(nkti_handle *handle, uint32_t ready, int64_t now) {
     nkt_listener *listener = (nkt_listener *)(void *)handle;
-    if (nkti_atomic_load(&listener->canceled) != 0 || now >= listener->accept_deadline) {
+    if (nkti_atomic_load(&listener->canceled) != 0 || now >= listener->accept_deadline ||
+        now >= listener->slow_due) {
         ready |= NKT_READ;
     }
     if (listener->rest_until != 0 && now >= listener->rest_until) {
@@ -11429,6 +11656,7 @@ static nkt_listener *nkti_listener_new(nkt_env *env, const nkt_listen_opts *opts
     nkt_listener *listener = (nkt_listener *)nkti_alloc(env, sizeof *listener);
     if (listener == NULL) return NULL;
     nkti_handle_init(&listener->handle, env, &nkti_listener_ops, opts->nonblocking);
+    listener->slow_due = NKT_NEVER;
     listener->accept_deadline = NKT_NEVER;
     listener->accept_timeout_ms = opts->accept_timeout_ms;
     listener->stream = *stream;
@@ -11608,7 +11836,8 @@ NKT_API int nkt_accept(nkt_listener *listener, nkt_conn **out) {
     nkt_env *env = listener->handle.env;
     int64_t deadline = 0;
     for (;;) {
-        int err = nkti_accept_try(listener, out);
+        int err = listener->slow_accept != NULL ? listener->slow_accept(listener, out)
+                                                : nkti_accept_try(listener, out);
         if (err >= 0) {
             listener->accept_deadline = NKT_NEVER;
             nkti_trace(env, listener, "listener", "accepted", NKT_OK, 0);
@@ -11652,6 +11881,7 @@ NKT_API void nkt_listener_close(nkt_listener *listener) {
     nkti_settle(&listener->handle, &listener->canceled);
     nkti_handle_leave(&listener->handle);
     nkti_trace(env, listener, "listener", "closed", NKT_OK, 0);
+    if (listener->slow_free != NULL) listener->slow_free(listener, NULL);
     // The path goes first, so that nobody finds it and is refused.
     if (listener->unlink_path && !nkti_forked(&listener->handle)) {
         env->core->unlink(env, listener->path);
@@ -13121,11 +13351,8 @@ NKT_API void nkt_udp_interrupt(nkt_udp *udp) {
     nkti_udp_wake(udp, true);
 }
 
-NKT_API void nkt_udp_close(nkt_udp *udp) {
-    if (udp == NULL) return;
-    nkti_settle(&udp->handle, &udp->canceled);
-    nkti_handle_leave(&udp->handle);
-    nkti_udp_trace(udp, "closed", NKT_OK, 0);
+// Ends the links and frees everything.
+static void nkti_udp_unlink(nkt_udp *udp) {
     while (udp->top != &udp->bottom) {
         nkt_udp_link *link = udp->top;
         udp->top = link->below;
@@ -13134,6 +13361,15 @@ NKT_API void nkt_udp_close(nkt_udp *udp) {
     }
     udp->bottom.transport->close(&udp->bottom);
     nkti_udp_free(udp);
+}
+
+NKT_API void nkt_udp_close(nkt_udp *udp) {
+    if (udp == NULL) return;
+    nkti_settle(&udp->handle, &udp->canceled);
+    nkti_handle_leave(&udp->handle);
+    nkti_udp_trace(udp, "closed", NKT_OK, 0);
+    bool (*linger)(nkti_handle *handle) = nkti_state(udp->handle.env)->linger;
+    if (linger == NULL || !linger(&udp->handle)) nkti_udp_unlink(udp);
 }
 
 NKT_API int nkt_udp_local(nkt_udp *udp, nkt_addr *addr) {
@@ -13406,6 +13642,2397 @@ NKT_API int nkt_udp_pair(const nkt_udp_opts *a_opts, const nkt_udp_opts *b_opts,
 }
 #endif
 
+#ifndef NETKIT_NO_SIM
+//==============================================================================
+// MARK: @impair - a bad network on demand
+//
+// A link that holds back what passes through it. Each direction is a path: a
+// heap of items in the order in which they are due, and the settings that tell
+// when that is.
+//
+//     user --send--> [ path 1 ] --due--> link below --> network
+//     user <--due--- [ path 0 ] <--pull-- link below <-- network
+//
+// The reader pulls. What is to be sent must leave by itself: on a poller the
+// handle's deadline sees to it; else the pump does, a thread for each
+// environment that ends when nothing is under way. Handles that are closed with
+// something under way are left to it.
+//
+// All chance is nkti_path_draw: a hash of the seed, the item's number and what
+// is drawn. Probabilities are of 2^32 and times are integers, so that every
+// system gets the same.
+//
+// Order of locks: the pump's, a path's, what the link below has.
+//==============================================================================
+
+#define NKTI_IMPAIR_HOUR 3600000.0
+#define NKTI_IMPAIR_QUEUE 131072
+#define NKTI_IMPAIR_HELD_MAX (16u << 20)    // bytes under way in one direction
+#define NKTI_IMPAIR_FULL (256u << 10)       // of them while the link below is full
+#define NKTI_IMPAIR_STEPS 256
+#define NKTI_IMPAIR_SEGMENT 1460            // a stream's, without an MTU
+#define NKTI_IMPAIR_BATCH 16                // datagrams handed down at once
+#define NKTI_IMPAIR_PULLS 64                // in one call
+#define NKTI_IMPAIR_SCRATCH 65535           // a datagram of any length
+#define NKTI_IMPAIR_ACCEPTS 16              // connections whose accepting is delayed
+#define NKTI_IMPAIR_LINGER (60000 * NKTI_MS)
+#define NKTI_CERTAIN ((uint64_t)1 << 32)    // a probability of 1
+#define NKTI_SEED_OF_SENDING 0xd1b54a32d192ed03u
+
+// One impairment in integers.
+typedef struct nkti_settings {
+    int64_t latency, jitter, late, stall_for;
+    int64_t rate, queue_ns;             // queue_ns: how long the queue takes at the rate
+    uint64_t duplicate, reorder, corrupt, stall;
+    uint64_t loss;                      // in the bad state; without bursts that is always
+    uint64_t enter_bad, leave_bad;
+    uint32_t mtu, piece_max;
+    bool normal, overtake, bursts;
+} nkti_settings;
+
+typedef struct nkti_step {
+    int64_t at, until;
+    nkti_settings to;
+} nkti_step;
+
+// A datagram, or some of a stream. Behind it stand, of a datagram, an
+// nkti_about, then the bytes.
+typedef struct nkti_item {
+    uint64_t number;                    // in the order of sending
+    uint32_t size, len, at;             // allocated, filled and consumed bytes
+    int32_t end;                        // a stream: what comes instead of bytes, or 0
+    bool is_datagram, is_copy;
+} nkti_item;
+
+typedef struct nkti_about {
+    nkt_addr addr;
+    nkt_ip local;
+    uint32_t interface_index;
+    int32_t hops, traffic_class;
+    bool truncated;
+} nkti_about;
+
+typedef struct nkti_due {
+    int64_t due;
+    uint64_t order;                     // of those that are due at once
+    nkti_item *item;
+} nkti_due;
+
+typedef struct nkti_path {
+    nkti_mutex lock;
+    uint32_t active;                    // atomic; 0 = everything goes straight through
+    nkt_env *env;
+    nkti_settings base;
+    nkti_step *steps;
+    uint32_t step_count;
+    int64_t begun, repeat;              // when the schedule did, and its period or 0
+    int64_t cut_at;                     // instant, NKT_NEVER if none
+    int64_t cut_bytes;                  // or -1
+    int32_t cut;
+    bool has_cut;
+    bool bad;                           // the Gilbert-Elliott state
+    bool rested;                        // the stall that was drawn is over
+    bool full;                          // the link below said NKT_EAGAIN
+    bool ended;                         // a stream's end is held
+    int16_t late_err;                   // to be told by the next call
+    uint64_t calls;                     // of a stream
+    int64_t wire_free;                  // when the last byte has left, at the rate
+    uint64_t wire_rest;                 // a fraction of a nanosecond more, of the rate
+    int64_t gate;                       // nothing moves before
+    int64_t last_due;
+    nkti_due *heap;                     // from index 1
+    size_t count, capacity;
+    uint64_t order, held, next_number, highest;
+    nkt_impair_stats stats;
+} nkti_path;
+
+typedef struct nkti_impaired {
+    nkt_env *env;
+    nkti_handle *handle;
+    nkt_link *link;                     // one of these
+    struct nkt_udp_link *udp_link;
+    nkti_path ways[2];                  // receiving, sending
+    uint8_t *scratch;                   // a datagram that is being pulled
+    nkt_addr late_addr;                 // whom the error is about that path 0 keeps
+    uint32_t reset;                     // atomic: a stream was cut rudely
+    // Under the pump's lock.
+    struct nkti_impaired *next;
+    bool served, lingers;
+    int64_t linger_until;
+} nkti_impaired;
+
+// --- Chance ------------------------------------------------------------------
+
+enum {
+    NKTI_DRAW_STATE, NKTI_DRAW_LOSS, NKTI_DRAW_DUPLICATE, NKTI_DRAW_REORDER,
+    NKTI_DRAW_CORRUPT, NKTI_DRAW_WHERE, NKTI_DRAW_STALL, NKTI_DRAW_PIECE,
+    NKTI_DRAW_JITTER, NKTI_DRAW_COPY_JITTER = NKTI_DRAW_JITTER + 3, NKTI_DRAW_KINDS = 16
+};
+
+// The output function of SplitMix64 (Steele, Lea and Flood, "Fast splittable
+// pseudorandom number generators", 2014).
+static uint64_t nkti_mix(uint64_t x) {
+    x = (x ^ (x >> 30)) * 0xbf58476d1ce4e5b9u;
+    x = (x ^ (x >> 27)) * 0x94d049bb133111ebu;
+    return x ^ (x >> 31);
+}
+
+static uint64_t nkti_draw(uint64_t seed, uint64_t number) {
+    return nkti_mix(seed + (number + 1) * 0x9e3779b97f4a7c15u);
+}
+
+static uint64_t nkti_path_draw(const nkti_path *path, uint64_t number, int what) {
+    return nkti_draw(path->stats.seed, number * NKTI_DRAW_KINDS + (uint64_t)what);
+}
+
+static bool nkti_path_chance(const nkti_path *path, uint64_t number, int what,
+                             uint64_t probability) {
+    return probability > 0 && nkti_path_draw(path, number, what) >> 32 < probability;
+}
+
+// How much later or earlier than the latency. The normal distribution is a sum
+// of twelve even ones, of which the deviation is exactly 2^16 in units of their
+// steps, and which ends at six deviations.
+static int64_t nkti_path_jitter(const nkti_path *path, const nkti_settings *settings,
+                                uint64_t number, int what) {
+    if (settings->jitter == 0) return 0;
+    uint64_t draw = nkti_path_draw(path, number, what);
+    if (!settings->normal) {
+        uint64_t width = (uint64_t)settings->jitter * 2 + 1;
+        return (int64_t)((draw >> 44) * width >> 20) - settings->jitter;
+    }
+    int64_t sum = -(12 * 65535 / 2);
+    for (int i = 1;; i++) {
+        for (int shift = 0; shift < 64; shift += 16) sum += (int64_t)(draw >> shift & 0xffff);
+        if (i == 3) return sum * settings->jitter / 65536;
+        draw = nkti_path_draw(path, number, what + i);
+    }
+}
+
+// --- Settings ----------------------------------------------------------------
+
+typedef struct nkti_check {
+    nkt_problem *problem;
+    int err;
+} nkti_check;
+
+static void nkti_check_fail(nkti_check *check, const char *field, const char *why) {
+    if (check->err < 0) return;
+    check->err = nkti_problem_set(check->problem, NKT_EINVAL, field, -1, why);
+}
+
+static uint64_t nkti_check_fraction(nkti_check *check, const char *field, double value) {
+    if (value >= 0 && value <= 1) return (uint64_t)(value * 4294967296.0);
+    nkti_check_fail(check, field, "expected a fraction, 0 to 1");
+    return 0;
+}
+
+// Milliseconds as nanoseconds, exactly the same whatever the compiler does with
+// doubles: every step but the last shift is exact.
+static int64_t nkti_check_ms(nkti_check *check, const char *field, double ms) {
+    if (!(ms >= 0 && ms <= NKTI_IMPAIR_HOUR)) {
+        nkti_check_fail(check, field, "expected 0 to 3600000 ms");
+        return 0;
+    }
+    int64_t whole = (int64_t)ms;
+    int64_t part = (int64_t)((ms - (double)whole) * 1073741824.0);
+    return whole * NKTI_MS + (part * NKTI_MS >> 30);
+}
+
+// The chance to get into the bad state that makes the mean loss what was asked
+// for: of the time, loss / burst_loss is spent there.
+static void nkti_check_loss(nkti_check *check, const nkt_impairment *from, nkti_settings *to) {
+    uint64_t loss = nkti_check_fraction(check, "loss", from->loss);
+    uint64_t in_burst = nkti_check_fraction(check, "burst_loss", from->burst_loss);
+    to->loss = loss;
+    to->bursts = from->loss_burst > 1 && loss > 0 && loss < NKTI_CERTAIN;
+    if (!(from->loss_burst >= 0 && from->loss_burst <= 1e6) ||
+        (from->loss_burst > 0 && from->loss_burst < 1)) {
+        nkti_check_fail(check, "loss_burst", "expected 0, or 1 to 1000000 datagrams");
+    }
+    if (in_burst == 0) in_burst = NKTI_CERTAIN;
+    if (from->burst_loss > 0 && loss >= in_burst && from->loss < 1) {
+        nkti_check_fail(check, "burst_loss", "expected more than loss, which is the mean");
+    }
+    if (!to->bursts || check->err < 0) return;
+    uint64_t burst = (uint64_t)(from->loss_burst * 65536.0);
+    uint64_t share = loss * NKTI_CERTAIN / in_burst;        // below NKTI_CERTAIN
+    to->loss = in_burst;
+    to->leave_bad = ((uint64_t)1 << 48) / burst;
+    to->enter_bad = to->leave_bad * share / (NKTI_CERTAIN - share);
+    if (to->enter_bad > NKTI_CERTAIN) {
+        nkti_check_fail(check, "loss_burst", "too short for so much loss: the good state between "
+                                             "two bursts would be less than one datagram");
+    }
+}
+
+static void nkti_check_rate(nkti_check *check, const nkt_impairment *from, nkti_settings *to) {
+    if (from->rate < 0 || from->rate > INT64_C(10000000000)) {
+        nkti_check_fail(check, "rate", "expected 0 to 10000000000 bytes/s");
+    } else if (from->rate > 0) {
+        uint64_t queue = from->queue_bytes != 0 ? from->queue_bytes : NKTI_IMPAIR_QUEUE;
+        to->rate = from->rate;
+        to->queue_ns = (int64_t)(queue * 1000000000u / (uint64_t)from->rate);
+    } else if (from->queue_bytes != 0) {
+        nkti_check_fail(check, "queue_bytes", "nothing queues without a rate");
+    }
+}
+
+// One impairment without its steps. NKT_OK or NKT_EINVAL.
+static int nkti_settings_make(const nkt_impairment *from, bool is_stream, nkt_problem *problem,
+                              nkti_settings *to) {
+    nkti_check check = { NULL, NKT_OK };
+    check.problem = problem;
+    memset(to, 0, sizeof *to);
+    to->latency = nkti_check_ms(&check, "latency_ms", from->latency_ms);
+    to->jitter = nkti_check_ms(&check, "jitter_ms", from->jitter_ms);
+    to->late = nkti_check_ms(&check, "reorder_ms", from->reorder_ms);
+    to->stall_for = nkti_check_ms(&check, "stall_ms", from->stall_ms);
+    nkti_check_ms(&check, "cut_ms", from->cut_ms);
+    nkti_check_ms(&check, "accept_ms", from->accept_ms);
+    nkti_check_ms(&check, "repeat_ms", from->repeat_ms);
+    to->duplicate = nkti_check_fraction(&check, "duplicate", from->duplicate);
+    to->reorder = nkti_check_fraction(&check, "reorder", from->reorder);
+    to->corrupt = nkti_check_fraction(&check, "corrupt", from->corrupt);
+    to->stall = nkti_check_fraction(&check, "stall", from->stall);
+    nkti_check_loss(&check, from, to);
+    nkti_check_rate(&check, from, to);
+    if (from->jitter != NKT_JITTER_UNIFORM && from->jitter != NKT_JITTER_NORMAL) {
+        nkti_check_fail(&check, "jitter", "expected NKT_JITTER_UNIFORM or NKT_JITTER_NORMAL");
+    }
+    to->normal = from->jitter == NKT_JITTER_NORMAL;
+    to->overtake = from->overtake;
+    if (!to->normal && to->jitter > to->latency) {
+        nkti_check_fail(&check, "jitter_ms", "expected at most latency_ms: nothing arrives before "
+                                             "it was sent");
+    }
+    if (from->mtu != 0 && (from->mtu < 68 || from->mtu > 65535)) {
+        nkti_check_fail(&check, "mtu", "expected 0, or 68 to 65535 bytes");
+    }
+    if (from->cut < NKT_CUT_NONE || from->cut > NKT_CUT_END) {
+        nkti_check_fail(&check, "cut", "expected one of NKT_CUT_...");
+    } else if (from->cut > NKT_CUT_SILENT && !is_stream) {
+        nkti_check_fail(&check, "cut", "only streams are reset or end; expected NKT_CUT_NONE or "
+                                       "NKT_CUT_SILENT");
+    }
+    if (from->cut_bytes < 0) {
+        nkti_check_fail(&check, "cut_bytes", "expected 0 or more bytes");
+    } else if (from->cut == NKT_CUT_NONE && (from->cut_bytes > 0 || from->cut_ms > 0)) {
+        nkti_check_fail(&check, "cut", "cut_bytes and cut_ms need to know how");
+    }
+    to->mtu = from->mtu;
+    to->piece_max = from->piece_max;
+    if (from->reorder_ms == 0) to->late = 20 * NKTI_MS;
+    if (from->stall_ms == 0) to->stall_for = 100 * NKTI_MS;
+    return check.err;
+}
+
+static int nkti_step_make(const nkt_impairment *from, uint32_t index, bool is_stream,
+                          int64_t after, nkti_step *to) {
+    nkt_impairment outage;
+    memset(&outage, 0, sizeof outage);
+    outage.loss = 1;
+    const nkt_impair_step *step = &from->steps[index];
+    const nkt_impairment *what = step->to != NULL ? step->to : &outage;
+    nkti_check check = { NULL, NKT_OK };
+    check.problem = from->problem;
+    to->at = nkti_check_ms(&check, "steps.at_ms", step->at_ms);
+    to->until = to->at + nkti_check_ms(&check, "steps.for_ms", step->for_ms);
+    if (to->until == to->at) nkti_check_fail(&check, "steps.for_ms", "expected more than 0 ms");
+    if (to->at < after) nkti_check_fail(&check, "steps.at_ms", "a step begins before the one in "
+                                                               "front of it has ended");
+    if (from->repeat_ms > 0 && step->at_ms + step->for_ms > from->repeat_ms) {
+        nkti_check_fail(&check, "repeat_ms", "the schedule is longer");
+    }
+    if (what->steps != NULL || what->cut != NKT_CUT_NONE || what->accept_ms > 0) {
+        nkti_check_fail(&check, "steps.to", "a step has no steps, cut or accept_ms of its own");
+    }
+    return check.err < 0 ? check.err
+                         : nkti_settings_make(what, is_stream, from->problem, &to->to);
+}
+
+// Everything about one impairment, before anything is changed. `*steps` is
+// allocated, or NULL.
+static int nkti_impair_check(nkt_env *env, const nkt_impairment *from, bool is_stream,
+                             nkti_settings *base, nkti_step **steps) {
+    nkt_impairment none;
+    memset(&none, 0, sizeof none);
+    *steps = NULL;
+    if (from == NULL) from = &none;
+    if (from->problem != NULL) memset(from->problem, 0, sizeof *from->problem);
+    int err = nkti_settings_make(from, is_stream, from->problem, base);
+    if (err < 0) return err;
+    nkti_check check = { NULL, NKT_OK };
+    check.problem = from->problem;
+    if (from->step_count > NKTI_IMPAIR_STEPS || (from->steps == NULL) != (from->step_count == 0)) {
+        nkti_check_fail(&check, "step_count", "expected 0 without steps, else 1 to 256");
+    } else if (from->step_count == 0 && from->repeat_ms > 0) {
+        nkti_check_fail(&check, "repeat_ms", "there are no steps to repeat");
+    }
+    if (check.err < 0 || from->step_count == 0) return check.err;
+    *steps = (nkti_step *)nkti_alloc(env, from->step_count * sizeof **steps);
+    if (*steps == NULL) return NKT_ENOMEM;
+    for (uint32_t i = 0; i < from->step_count && err >= 0; i++) {
+        err = nkti_step_make(from, i, is_stream, i == 0 ? 0 : (*steps)[i - 1].until,
+                             &(*steps)[i]);
+    }
+    if (err >= 0) return NKT_OK;
+    nkti_free(env, *steps, from->step_count * sizeof **steps);
+    *steps = NULL;
+    return err;
+}
+
+static bool nkti_settings_delay(const nkti_settings *settings) {
+    return (settings->latency | settings->jitter | settings->rate) != 0 || settings->loss != 0 ||
+           settings->corrupt != 0;
+}
+
+// What holds now, and until when.
+static const nkti_settings *nkti_path_settings(const nkti_path *path, int64_t now,
+                                               int64_t *until) {
+    *until = NKT_NEVER;
+    if (path->step_count == 0) return &path->base;
+    int64_t base = path->begun, since = now - path->begun;
+    if (path->repeat > 0) {
+        base += since / path->repeat * path->repeat;
+        since %= path->repeat;
+    }
+    for (uint32_t i = 0; i < path->step_count; i++) {
+        const nkti_step *step = &path->steps[i];
+        if (since >= step->until) continue;
+        *until = base + (since < step->at ? step->at : step->until);
+        return since < step->at ? &path->base : &step->to;
+    }
+    if (path->repeat > 0) *until = base + path->repeat;
+    return &path->base;
+}
+
+static bool nkti_path_is_cut(const nkti_path *path, int64_t now) {
+    if (!path->has_cut) return false;
+    return now >= path->cut_at || (path->cut_bytes >= 0 &&
+                                   path->stats.sent_bytes >= (uint64_t)path->cut_bytes);
+}
+
+// --- What is under way -------------------------------------------------------
+
+static nkti_item *nkti_item_new(nkt_env *env, bool is_datagram, size_t len) {
+    size_t size = sizeof(nkti_item) + (is_datagram ? sizeof(nkti_about) : 0) + len;
+    nkti_item *item = (nkti_item *)nkti_resize(env, NULL, 0, size);
+    if (item == NULL) return NULL;
+    memset(item, 0, sizeof *item);
+    item->size = (uint32_t)size;
+    item->len = (uint32_t)len;
+    item->is_datagram = is_datagram;
+    return item;
+}
+
+static uint8_t *nkti_item_bytes(nkti_item *item) {
+    return (uint8_t *)item + item->size - item->len;
+}
+
+static void nkti_item_free(nkt_env *env, nkti_item *item) {
+    if (item != NULL) nkti_free(env, item, item->size);
+}
+
+static bool nkti_due_before(const nkti_due *a, const nkti_due *b) {
+    return a->due < b->due || (a->due == b->due && a->order < b->order);
+}
+
+static void nkti_path_sift(nkti_path *path, size_t index, nkti_due entry) {
+    for (;;) {
+        size_t child = index * 2;
+        if (child > path->count) break;
+        if (child < path->count && nkti_due_before(&path->heap[child + 1], &path->heap[child])) {
+            child++;
+        }
+        if (!nkti_due_before(&path->heap[child], &entry)) break;
+        path->heap[index] = path->heap[child];
+        index = child;
+    }
+    path->heap[index] = entry;
+}
+
+static int nkti_path_reserve(nkti_path *path, size_t more) {
+    if (path->count + more < path->capacity) return NKT_OK;
+    size_t capacity = path->capacity == 0 ? 16 : path->capacity * 2;
+    nkti_due *grown = (nkti_due *)nkti_resize(path->env, path->heap,
+                                              path->capacity * sizeof path->heap[0],
+                                              capacity * sizeof path->heap[0]);
+    if (grown == NULL) return NKT_ENOMEM;
+    path->heap = grown;
+    path->capacity = capacity;
+    return NKT_OK;
+}
+
+// Into room that was reserved.
+static void nkti_path_put(nkti_path *path, nkti_due entry) {
+    const nkti_item *item = entry.item;
+    size_t index = ++path->count;
+    while (index > 1 && nkti_due_before(&entry, &path->heap[index / 2])) {
+        path->heap[index] = path->heap[index / 2];
+        index /= 2;
+    }
+    path->heap[index] = entry;
+    path->held += item->size;
+    path->stats.under_way += item->end == 0;
+}
+
+static void nkti_path_hold(nkti_path *path, nkti_item *item, int64_t due) {
+    nkti_due entry;
+    entry.due = due;
+    entry.order = path->order++;
+    entry.item = item;
+    nkti_path_put(path, entry);
+}
+
+static int64_t nkti_path_next(const nkti_path *path) {
+    return path->count > 0 ? path->heap[1].due : NKT_NEVER;
+}
+
+// Takes the first item out, as one that has arrived.
+static nkti_item *nkti_path_take(nkti_path *path) {
+    nkti_item *item = path->heap[1].item;
+    nkti_due last = path->heap[path->count--];
+    if (path->count > 0) nkti_path_sift(path, 1, last);
+    path->held -= item->size;
+    path->stats.under_way -= item->end == 0;
+    return item;
+}
+
+static void nkti_path_arrived(nkti_path *path, const nkti_item *item) {
+    path->stats.delivered += item->end == 0;
+    path->stats.delivered_bytes += item->len;
+    if (item->is_copy) return;
+    if (item->number < path->highest) path->stats.reordered++;
+    else path->highest = item->number;
+}
+
+static void nkti_path_clear(nkti_path *path) {
+    while (path->count > 0) nkti_item_free(path->env, nkti_path_take(path));
+    nkti_free(path->env, path->heap, path->capacity * sizeof path->heap[0]);
+    nkti_free(path->env, path->steps, path->step_count * sizeof path->steps[0]);
+}
+
+// How many bytes wait for the rate.
+static uint64_t nkti_path_queued(const nkti_path *path, const nkti_settings *settings,
+                                 int64_t now) {
+    if (settings->rate == 0 || path->wire_free <= now) return 0;
+    int64_t wait = path->wire_free - now;
+    if (wait > INT64_MAX / settings->rate) return UINT64_MAX;
+    return (uint64_t)(wait * settings->rate) / 1000000000u;
+}
+
+// Puts `len` bytes on the wire: when the last of them has left.
+static int64_t nkti_path_depart(nkti_path *path, const nkti_settings *settings, int64_t now,
+                                uint64_t len) {
+    if (settings->rate == 0) return now;
+    if (path->wire_free < now) {
+        path->wire_free = now;
+        path->wire_rest = 0;
+    }
+    uint64_t work = len * 1000000000u + path->wire_rest;
+    path->wire_free += (int64_t)(work / (uint64_t)settings->rate);
+    path->wire_rest = work % (uint64_t)settings->rate;
+    uint64_t queued = nkti_path_queued(path, settings, now);
+    if (queued > path->stats.queue_high) path->stats.queue_high = queued;
+    return path->wire_free;
+}
+
+// Whether one more is lost by chance.
+static bool nkti_path_loses(nkti_path *path, const nkti_settings *settings, uint64_t number) {
+    if (settings->bursts) {
+        uint64_t change = path->bad ? settings->leave_bad : settings->enter_bad;
+        if (nkti_path_chance(path, number, NKTI_DRAW_STATE, change)) path->bad = !path->bad;
+        if (!path->bad) return false;
+    }
+    return nkti_path_chance(path, number, NKTI_DRAW_LOSS, settings->loss);
+}
+
+// When what leaves at `departure` arrives.
+static int64_t nkti_path_arrive(const nkti_path *path, const nkti_settings *settings,
+                                int64_t departure, uint64_t number, int what) {
+    int64_t delay = settings->latency + nkti_path_jitter(path, settings, number, what);
+    return nkti_after(departure, delay > 0 ? delay : 0);
+}
+
+// --- Datagrams ---------------------------------------------------------------
+
+#ifndef NETKIT_NO_UDP
+typedef struct nkti_fate {
+    int copies;
+    int64_t due[2];
+    bool corrupt;
+    uint64_t bit;
+} nkti_fate;
+
+// What becomes of one that comes in now.
+static void nkti_path_decide(nkti_path *path, int64_t now, const nkt_datagram *datagram,
+                             nkti_fate *fate) {
+    int64_t until;
+    const nkti_settings *settings = nkti_path_settings(path, now, &until);
+    uint64_t number = path->next_number++;
+    uint64_t packet = datagram->len + (datagram->addr.ip.family == NKT_IPV6 ? 48u : 28u);
+    bool cut = nkti_path_is_cut(path, now);
+    memset(fate, 0, sizeof *fate);
+    path->stats.sent++;
+    path->stats.sent_bytes += datagram->len;
+    if (settings->mtu != 0 && packet > settings->mtu) {
+        path->stats.oversized++;
+        return;
+    }
+    if (nkti_path_loses(path, settings, number) || cut) {
+        path->stats.lost++;
+        return;
+    }
+    if (settings->rate != 0 && path->wire_free > now &&
+        path->wire_free - now + (int64_t)(packet * 1000000000u / (uint64_t)settings->rate) >
+        settings->queue_ns) {
+        path->stats.overflowed++;
+        return;
+    }
+    int64_t departure = nkti_path_depart(path, settings, now, packet);
+    if (nkti_path_chance(path, number, NKTI_DRAW_STALL, settings->stall)) {
+        path->gate = nkti_after(departure > path->gate ? departure : path->gate,
+                                settings->stall_for);
+        path->stats.stalls++;
+    }
+    if (departure < path->gate) departure = path->gate;
+    fate->copies = 1;
+    int64_t earliest = settings->overtake ? 0 : path->last_due;
+    fate->due[0] = nkti_path_arrive(path, settings, departure, number, NKTI_DRAW_JITTER);
+    if (fate->due[0] < earliest) fate->due[0] = earliest;
+    if (nkti_path_chance(path, number, NKTI_DRAW_REORDER, settings->reorder)) {
+        // Those behind it need not wait for it.
+        fate->due[0] = nkti_after(fate->due[0], settings->late);
+    } else if (path->last_due < fate->due[0]) {
+        path->last_due = fate->due[0];
+    }
+    if (nkti_path_chance(path, number, NKTI_DRAW_DUPLICATE, settings->duplicate)) {
+        fate->copies = 2;
+        fate->due[1] = nkti_path_arrive(path, settings, departure, number,
+                                        NKTI_DRAW_COPY_JITTER);
+        if (fate->due[1] < earliest) fate->due[1] = earliest;
+    }
+    fate->corrupt = datagram->len > 0 &&
+                    nkti_path_chance(path, number, NKTI_DRAW_CORRUPT, settings->corrupt);
+    if (fate->corrupt) {
+        fate->bit = nkti_path_draw(path, number, NKTI_DRAW_WHERE) % (datagram->len * 8u);
+    }
+}
+
+static nkti_about *nkti_item_about(nkti_item *item) {
+    return (nkti_about *)(void *)(item + 1);
+}
+
+static nkti_item *nkti_item_of(nkt_env *env, const nkt_datagram *datagram) {
+    nkti_item *item = nkti_item_new(env, true, datagram->len);
+    if (item == NULL) return NULL;
+    nkti_about *about = nkti_item_about(item);
+    about->addr = datagram->addr;
+    about->local = datagram->local;
+    about->interface_index = datagram->interface_index;
+    about->hops = datagram->hops;
+    about->traffic_class = datagram->traffic_class;
+    about->truncated = datagram->truncated;
+    if (datagram->len > 0) memcpy(nkti_item_bytes(item), datagram->data, datagram->len);
+    return item;
+}
+
+static void nkti_item_tell(const nkti_item *item, nkt_datagram *out) {
+    const nkti_about *about = (const nkti_about *)(const void *)(item + 1);
+    out->addr = about->addr;
+    out->local = about->local;
+    out->interface_index = about->interface_index;
+    out->hops = about->hops;
+    out->traffic_class = about->traffic_class;
+    out->truncated = about->truncated;
+    out->segment = 0;
+}
+
+// Decides and holds. NKT_OK also if it is lost; NKT_ENOMEM before anything.
+static int nkti_path_enter(nkti_path *path, int64_t now, const nkt_datagram *datagram) {
+    nkti_fate fate;
+    nkti_item *items[2] = { NULL, NULL };
+    // Memory first, so that a lack of it changes no fate.
+    int err = nkti_path_reserve(path, 2);
+    if (err >= 0 && path->held < NKTI_IMPAIR_HELD_MAX) {
+        items[0] = nkti_item_of(path->env, datagram);
+        err = items[0] == NULL ? (int)NKT_ENOMEM : NKT_OK;
+    }
+    if (err < 0) return err;
+    uint64_t number = path->next_number;
+    nkti_path_decide(path, now, datagram, &fate);
+    if (fate.copies == 2 && items[0] != NULL) {
+        items[1] = nkti_item_of(path->env, datagram);
+        if (items[1] == NULL) fate.copies = 1;      // as if that one were lost
+    }
+    if (fate.copies == 0 || items[0] == NULL) {
+        if (fate.copies > 0) path->stats.overflowed++;
+        nkti_item_free(path->env, items[0]);
+        return NKT_OK;
+    }
+    for (int i = 0; i < fate.copies; i++) {
+        items[i]->number = number;
+        items[i]->is_copy = i > 0;
+        if (fate.corrupt) {
+            nkti_item_bytes(items[i])[fate.bit / 8] ^= (uint8_t)(1u << (fate.bit % 8));
+        }
+        nkti_path_hold(path, items[i], fate.due[i]);
+    }
+    path->stats.corrupted += fate.corrupt;
+    path->stats.duplicated += fate.copies == 2;
+    return NKT_OK;
+}
+
+// Hands down what is due, under the path's lock.
+static void nkti_path_push_datagrams(nkti_path *path, nkt_udp_link *below, int64_t now) {
+    nkt_datagram list[NKTI_IMPAIR_BATCH];
+    nkti_due entries[NKTI_IMPAIR_BATCH];
+    path->full = false;
+    while (!path->full && nkti_path_next(path) <= now) {
+        int count = 0, sent = 0;
+        while (count < NKTI_IMPAIR_BATCH && nkti_path_next(path) <= now) {
+            entries[count] = path->heap[1];
+            nkti_item *item = nkti_path_take(path);
+            memset(&list[count], 0, sizeof list[count]);
+            nkti_item_tell(item, &list[count]);
+            list[count].data = nkti_item_bytes(item);
+            list[count++].len = item->len;
+        }
+        while (sent < count) {
+            int taken = nkt_udp_link_send(below, list + sent, count - sent);
+            if (taken == NKT_EAGAIN) break;
+            if (taken < 0) {
+                // The next call is told; the datagram is lost.
+                path->late_err = (int16_t)taken;
+                path->stats.lost++;
+                nkti_item_free(path->env, entries[sent++].item);
+                continue;
+            }
+            for (; taken > 0; taken--) {
+                nkti_path_arrived(path, entries[sent].item);
+                nkti_item_free(path->env, entries[sent++].item);
+            }
+        }
+        path->full = sent < count;
+        // Room is there: they have just been taken out.
+        for (; sent < count; sent++) nkti_path_put(path, entries[sent]);
+    }
+}
+#endif
+
+// --- Streams -----------------------------------------------------------------
+
+// Whether this read or write finds everything at rest: NKT_EAGAIN, or how many
+// bytes it may move.
+static ptrdiff_t nkti_path_allow(nkti_path *path, const nkti_settings *settings, int64_t now,
+                                 size_t wanted) {
+    if (now < path->gate) return NKT_EAGAIN;
+    uint64_t call = path->calls;
+    if (!path->rested && nkti_path_chance(path, call, NKTI_DRAW_STALL, settings->stall)) {
+        path->gate = nkti_after(now, settings->stall_for);
+        path->stats.stalls++;
+        path->rested = true;
+        return NKT_EAGAIN;
+    }
+    if (settings->piece_max != 0) {
+        uint64_t most = 1 + nkti_path_draw(path, call, NKTI_DRAW_PIECE) % settings->piece_max;
+        if (wanted > most) wanted = (size_t)most;
+    }
+    if (path->cut_bytes >= 0 && path->has_cut) {
+        uint64_t left = (uint64_t)path->cut_bytes - path->stats.sent_bytes;
+        if (wanted > left) wanted = (size_t)left;
+    }
+    return (ptrdiff_t)wanted;
+}
+
+// A call has moved something: the next one draws anew.
+static void nkti_path_moved(nkti_path *path) {
+    path->calls++;
+    path->rested = false;
+}
+
+// When a stream's next `len` bytes arrive.
+static int64_t nkti_path_stream_due(nkti_path *path, int64_t now, uint64_t number, size_t len) {
+    int64_t until;
+    const nkti_settings *settings = nkti_path_settings(path, now, &until);
+    if (settings->loss >= NKTI_CERTAIN && !settings->bursts) {
+        // Nothing gets through before the schedule or the user changes that.
+        path->stats.lost++;
+        int64_t after, due = NKT_NEVER;
+        if (until != NKT_NEVER) {
+            due = nkti_after(until, nkti_path_settings(path, until, &after)->latency);
+        }
+        if (due > path->last_due) path->last_due = due;
+        return path->last_due;
+    }
+    int64_t departure = nkti_path_depart(path, settings, now, len);
+    int64_t due = nkti_path_arrive(path, settings, departure, number, NKTI_DRAW_JITTER);
+    bool broken = nkti_path_chance(path, number, NKTI_DRAW_CORRUPT, settings->corrupt);
+    path->stats.corrupted += broken;
+    if (nkti_path_loses(path, settings, number) || broken) {
+        path->stats.lost++;
+        due = nkti_after(due, settings->latency * 2 + NKTI_MS);
+    }
+    if (due < path->last_due) due = path->last_due;
+    path->last_due = due;
+    return due;
+}
+
+static size_t nkti_path_segment(const nkti_path *path) {
+    return path->base.mtu > 40 ? path->base.mtu - 40 : NKTI_IMPAIR_SEGMENT;
+}
+
+// Whether a stream's sender must wait: for the rate's queue, or for what is
+// under way.
+static bool nkti_path_is_full(const nkti_path *path, const nkti_settings *settings,
+                              int64_t now) {
+    if (path->held >= (path->full ? NKTI_IMPAIR_FULL : NKTI_IMPAIR_HELD_MAX)) return true;
+    return settings->rate != 0 && path->wire_free - now > settings->queue_ns;
+}
+
+// Puts an item of a stream, filled, under way.
+static void nkti_path_stream_hold(nkti_path *path, nkti_item *item, int64_t now) {
+    item->number = path->next_number++;
+    if (item->end == 0) {
+        path->stats.sent++;
+        path->stats.sent_bytes += item->len;
+    }
+    nkti_path_hold(path, item, nkti_path_stream_due(path, now, item->number, item->len));
+}
+
+// Hands down what is due, under the path's lock.
+static void nkti_path_push_bytes(nkti_path *path, nkt_link *below, int64_t now) {
+    path->full = false;
+    while (nkti_path_next(path) <= now && path->late_err == 0) {
+        nkti_item *item = path->heap[1].item;
+        ptrdiff_t sent = NKT_OK;
+        if (item->end != 0) {
+            sent = nkt_link_shutdown_write(below);
+        } else {
+            nkt_str rest;
+            rest.ptr = (const char *)nkti_item_bytes(item) + item->at;
+            rest.len = item->len - item->at;
+            sent = nkt_link_send(below, &rest, 1);
+        }
+        if (sent == NKT_EAGAIN) {
+            path->full = true;
+            return;
+        }
+        if (sent < 0) path->late_err = (int16_t)sent;
+        else item->at += (uint32_t)sent;
+        if (sent >= 0 && item->at < item->len) continue;
+        if (sent >= 0) nkti_path_arrived(path, item);
+        nkti_item_free(path->env, nkti_path_take(path));
+    }
+    // After a failure nothing more arrives.
+    while (path->late_err != 0 && path->count > 0) {
+        nkti_item_free(path->env, nkti_path_take(path));
+        path->stats.lost++;
+    }
+}
+
+// --- The pump ----------------------------------------------------------------
+
+typedef struct nkti_pump {
+    nkti_mutex lock;
+    nkt_env *env;
+    nkti_impaired *first;
+    nkt_wake wake;
+    int64_t until;              // its wait ends then by itself
+    bool running, stop;
+    uint32_t process_id;
+} nkti_pump;
+
+static void nkti_impaired_push(nkti_impaired *impaired, int64_t now) {
+    nkti_path *path = &impaired->ways[1];
+    if (impaired->link != NULL) nkti_path_push_bytes(path, impaired->link->below, now);
+#ifndef NETKIT_NO_UDP
+    else nkti_path_push_datagrams(path, impaired->udp_link->below, now);
+#endif
+}
+
+// When the path of what is sent must be looked at, under its lock.
+static int64_t nkti_impaired_next(const nkti_impaired *impaired, int64_t now) {
+    const nkti_path *path = &impaired->ways[1];
+    // The link below may have room any time, and tells nobody here.
+    return path->full ? nkti_after(now, NKTI_MS) : nkti_path_next(path);
+}
+
+// Under the lock: serves everybody. Returns those that were closed and are done
+// with, taken out of the list.
+static nkti_impaired *nkti_pump_serve(nkti_pump *pump, int64_t now) {
+    nkti_impaired *done = NULL, **place = &pump->first;
+    pump->until = NKT_NEVER;
+    while (*place != NULL) {
+        nkti_impaired *one = *place;
+        nkti_path *path = &one->ways[1];
+        nkti_mutex_lock(&path->lock);
+        nkti_impaired_push(one, now);
+        int64_t next = nkti_impaired_next(one, now);
+        nkti_mutex_unlock(&path->lock);
+        bool over = one->lingers && (pump->stop || now >= one->linger_until);
+        if (next != NKT_NEVER && !over) {
+            if (one->lingers) next = nkti_min_time(next, one->linger_until);
+            pump->until = nkti_min_time(pump->until, next);
+            place = &one->next;
+            continue;
+        }
+        *place = one->next;
+        one->served = false;
+        if (!one->lingers) continue;
+        one->next = done;
+        done = one;
+    }
+    return done;
+}
+
+static void nkti_impaired_end(nkti_impaired *impaired) {
+    if (impaired->link != NULL) nkti_conn_unlink(impaired->link->conn, false);
+#ifndef NETKIT_NO_UDP
+    else nkti_udp_unlink(impaired->udp_link->udp);
+#endif
+}
+
+static void nkti_pump_run(void *arg) {
+    nkti_pump *pump = (nkti_pump *)arg;
+    nkt_env *env = pump->env;
+    nkti_mutex_lock(&pump->lock);
+    for (;;) {
+        int64_t now = nkti_now(env);
+        nkti_impaired *done = nkti_pump_serve(pump, now);
+        if (done == NULL && (pump->stop || pump->first == NULL)) break;
+        nkt_watch watch;
+        watch.fd = pump->wake.wait_fd;
+        watch.events = NKT_READ;
+        watch.ready = 0;
+        int64_t timeout = done != NULL ? 0 : nkti_until(now, pump->until);
+        nkti_mutex_unlock(&pump->lock);
+        while (done != NULL) {
+            nkti_impaired *one = done;
+            done = one->next;
+            nkti_impaired_end(one);
+        }
+        env->core->wait(env, &watch, 1, timeout);
+        nkti_mutex_lock(&pump->lock);
+        if (watch.ready != 0) env->core->wake_drain(env, &pump->wake);
+    }
+    env->core->wake_close(env, &pump->wake);
+    pump->running = false;
+    nkti_mutex_unlock(&pump->lock);
+}
+
+// Before the environment is given back: what still lingers is dropped.
+static void nkti_pump_end(nkt_env *env) {
+    nkti_pump *pump = nkti_state(env)->pump;
+    if (pump == NULL) return;
+    nkti_state(env)->pump = NULL;
+    bool running = pump->process_id == (uint32_t)env->core->process_id(env);
+    while (running) {
+        nkti_mutex_lock(&pump->lock);
+        running = pump->running;
+        pump->stop = true;
+        if (running) env->core->wake_post(env, &pump->wake);
+        nkti_mutex_unlock(&pump->lock);
+        if (running) env->core->wait(env, NULL, 0, NKTI_MS / 10);
+    }
+    if (pump->process_id == (uint32_t)env->core->process_id(env)) nkti_mutex_free(&pump->lock);
+    nkti_free(env, pump, sizeof *pump);
+}
+
+#if defined(NETKIT_NO_THREADS)
+static bool nkti_pump_take(nkti_impaired *impaired, bool lingers, int64_t next) {
+    (void)impaired, (void)lingers, (void)next;
+    return false;
+}
+#else
+static nkti_pump *nkti_pump_of(nkt_env *env) {
+    nkti_env_state *state = nkti_state(env);
+    nkti_lock(env);
+    nkti_pump *pump = state->pump;
+    if (pump == NULL) {
+        pump = (nkti_pump *)nkti_alloc(env, sizeof *pump);
+        if (pump != NULL) pump->env = env;
+    }
+    if (pump != NULL && pump->process_id != state->process_id) {
+        // A new one, or a forked child's, whose thread stayed with the parent.
+        nkti_mutex_init(&pump->lock);
+        pump->first = NULL;
+        pump->running = false;
+        pump->process_id = state->process_id;
+    }
+    state->pump = pump;
+    nkti_unlock(env);
+    return pump;
+}
+
+// Has the pump see to a handle that no poller drives. Returns whether it does.
+static bool nkti_pump_take(nkti_impaired *impaired, bool lingers, int64_t next) {
+    nkt_env *env = impaired->env;
+    nkti_pump *pump = nkti_pump_of(env);
+    nkti_signals before_start;
+    if (pump == NULL) return false;
+    nkti_mutex_lock(&pump->lock);
+    if (!pump->running) {
+        nkti_os_pin();
+        if (env->core->wake_open(env, &pump->wake) >= 0) {
+            // It begins by taking the lock.
+            pump->running = true;
+            pump->stop = false;
+            nkti_signals_block(&before_start);
+            int err = nkt_thread_start(env, nkti_pump_run, pump);
+            nkti_signals_restore(&before_start);
+            if (err < 0) {
+                pump->running = false;
+                env->core->wake_close(env, &pump->wake);
+            }
+        }
+    }
+    if (pump->running) {
+        bool planned = impaired->served && !lingers && next >= pump->until;
+        if (!impaired->served) {
+            impaired->next = pump->first;
+            pump->first = impaired;
+        }
+        impaired->served = true;
+        impaired->lingers = lingers;
+        pump->until = nkti_min_time(pump->until, next);
+        if (!planned) env->core->wake_post(env, &pump->wake);
+    }
+    bool taken = pump->running;
+    nkti_mutex_unlock(&pump->lock);
+    return taken;
+}
+#endif
+
+static void nkti_pump_forget(nkti_impaired *impaired) {
+    nkti_pump *pump = nkti_state(impaired->env)->pump;
+    if (pump == NULL) return;
+    nkti_mutex_lock(&pump->lock);
+    nkti_impaired **place = &pump->first;
+    while (*place != NULL && *place != impaired) place = &(*place)->next;
+    if (*place != NULL) *place = impaired->next;
+    nkti_mutex_unlock(&pump->lock);
+}
+
+// Sees to it that what was put under way leaves in time.
+static void nkti_impaired_plan(nkti_impaired *impaired, int64_t next) {
+    if (next == NKT_NEVER) return;
+    if (impaired->handle->poller != NULL) nkti_handle_schedule(impaired->handle, next);
+    else nkti_pump_take(impaired, false, next);
+}
+
+// New settings may have made something due.
+static void nkti_impaired_replan(nkti_impaired *impaired) {
+    nkti_path *path = &impaired->ways[1];
+    nkti_mutex_lock(&path->lock);
+    int64_t now = nkti_now(impaired->env);
+    nkti_impaired_push(impaired, now);
+    int64_t next = nkti_impaired_next(impaired, now);
+    nkti_mutex_unlock(&path->lock);
+    nkti_impaired_plan(impaired, next);
+}
+
+// A handle is closed: whether its end is left to the pump.
+static bool nkti_impaired_linger(nkti_impaired *impaired) {
+    nkti_path *path = &impaired->ways[1];
+    int64_t now = nkti_now(impaired->env);
+    nkti_mutex_lock(&path->lock);
+    nkti_impaired_push(impaired, now);
+    bool left = nkti_path_next(path) != NKT_NEVER && path->late_err == 0;
+    nkti_mutex_unlock(&path->lock);
+    impaired->linger_until = nkti_after(now, NKTI_IMPAIR_LINGER);
+    return left && nkti_pump_take(impaired, true, now);
+}
+
+// --- Links -------------------------------------------------------------------
+
+static void nkti_impaired_free(nkti_impaired *impaired) {
+    nkt_env *env = impaired->env;
+    bool forked = nkti_forked(impaired->handle);
+    if (!forked) nkti_pump_forget(impaired);
+    for (int i = 0; i < 2; i++) {
+        nkti_path_clear(&impaired->ways[i]);
+        if (!forked) nkti_mutex_free(&impaired->ways[i].lock);
+    }
+    if (impaired->scratch != NULL) nkti_free(env, impaired->scratch, NKTI_IMPAIR_SCRATCH);
+    nkti_free(env, impaired, sizeof *impaired);
+}
+
+static nkti_impaired *nkti_impaired_new(nkti_handle *handle) {
+    nkt_env *env = handle->env;
+    nkti_impaired *impaired = (nkti_impaired *)nkti_alloc(env, sizeof *impaired);
+    if (impaired == NULL) return NULL;
+    impaired->env = env;
+    impaired->handle = handle;
+    for (int i = 0; i < 2; i++) {
+        nkti_mutex_init(&impaired->ways[i].lock);
+        impaired->ways[i].env = env;
+        impaired->ways[i].cut_bytes = -1;
+    }
+    return impaired;
+}
+
+// What was never due is now, behind everything else.
+static void nkti_path_revive(nkti_path *path, int64_t due) {
+    for (size_t i = 1; i <= path->count; i++) {
+        int64_t other = path->heap[i].due;
+        if (other != NKT_NEVER && other > due) due = other;
+    }
+    for (size_t i = 1; i <= path->count; i++) {
+        if (path->heap[i].due == NKT_NEVER) path->heap[i].due = due;
+    }
+    if (path->last_due == NKT_NEVER) path->last_due = due;
+}
+
+// Gives one direction its settings; what is under way keeps its time, unless
+// that was never.
+static void nkti_path_set(nkti_path *path, const nkt_impairment *from,
+                          const nkti_settings *base, nkti_step *steps, uint64_t seed) {
+    nkti_mutex_lock(&path->lock);
+    int64_t now = nkti_now(path->env);
+    nkti_free(path->env, path->steps, path->step_count * sizeof path->steps[0]);
+    path->base = *base;
+    path->steps = steps;
+    path->step_count = steps != NULL ? from->step_count : 0;
+    path->begun = now;
+    path->repeat = 0;
+    path->has_cut = from != NULL && from->cut != NKT_CUT_NONE;
+    path->cut = from != NULL ? from->cut : NKT_CUT_NONE;
+    path->cut_at = NKT_NEVER;
+    path->cut_bytes = -1;
+    path->gate = 0;
+    path->rested = false;
+    nkti_check check = { NULL, NKT_OK };
+    if (from != NULL) {
+        path->repeat = nkti_check_ms(&check, "", from->repeat_ms);
+        path->stats.seed = seed;
+    }
+    if (path->has_cut) {
+        if (from->cut_bytes > 0) {
+            path->cut_bytes = (int64_t)(path->stats.sent_bytes + (uint64_t)from->cut_bytes);
+        }
+        if (from->cut_ms > 0 || from->cut_bytes == 0) {
+            path->cut_at = now + nkti_check_ms(&check, "", from->cut_ms);
+        }
+    }
+    if (base->rate == 0) path->wire_free = 0;
+    nkti_path_revive(path, nkti_after(now, base->latency));
+    nkti_settings nothing;
+    memset(&nothing, 0, sizeof nothing);
+    nothing.late = base->late;
+    nothing.stall_for = base->stall_for;
+    bool idle = memcmp(base, &nothing, sizeof nothing) == 0 && steps == NULL && !path->has_cut;
+    nkti_atomic_store(&path->active, !idle || path->count > 0 || path->ended);
+    nkti_mutex_unlock(&path->lock);
+}
+
+// A check of both directions, the settings that came of it, and a seed.
+typedef struct nkti_wish {
+    const nkt_impairment *from[2];      // receiving, sending
+    nkti_settings base[2];
+    nkti_step *steps[2];
+    uint64_t seed[2];
+} nkti_wish;
+
+static void nkti_wish_free(nkt_env *env, nkti_wish *wish) {
+    for (int i = 0; i < 2; i++) {
+        if (wish->steps[i] == NULL) continue;
+        nkti_free(env, wish->steps[i], wish->from[i]->step_count * sizeof *wish->steps[i]);
+    }
+}
+
+static int nkti_wish_make(nkt_env *env, const nkt_impairment *sending,
+                          const nkt_impairment *receiving, bool is_stream, nkti_wish *wish) {
+    int err = NKT_OK;
+    memset(wish, 0, sizeof *wish);
+    wish->from[0] = receiving;
+    wish->from[1] = sending;
+    for (int i = 0; i < 2 && err >= 0; i++) {
+        err = nkti_impair_check(env, wish->from[i], is_stream, &wish->base[i], &wish->steps[i]);
+        if (err < 0 || wish->from[i] == NULL) continue;
+        uint64_t seed = wish->from[i]->seed;
+        if (seed == 0) err = env->core->random(env, &seed, sizeof seed);
+        // The two directions of one seed have nothing to do with each other.
+        wish->seed[i] = seed + (uint64_t)i * NKTI_SEED_OF_SENDING;
+    }
+    if (err < 0) nkti_wish_free(env, wish);
+    return err;
+}
+
+static void nkti_impaired_set(nkti_impaired *impaired, const nkti_wish *wish) {
+    for (int i = 0; i < 2; i++) {
+        nkti_path_set(&impaired->ways[i], wish->from[i], &wish->base[i], wish->steps[i],
+                      wish->seed[i]);
+    }
+}
+
+static void nkti_impaired_stats(nkti_impaired *impaired, int way, nkt_impair_stats *stats) {
+    nkti_path *path = &impaired->ways[way];
+    nkti_mutex_lock(&path->lock);
+    *stats = path->stats;
+    stats->seed -= (uint64_t)way * NKTI_SEED_OF_SENDING;
+    nkti_mutex_unlock(&path->lock);
+}
+
+// --- The link of a stream ----------------------------------------------------
+
+static nkti_impaired *nkti_impaired_of(nkt_link *link) {
+    return (nkti_impaired *)link->self;
+}
+
+static bool nkti_path_is_active(nkti_path *path) {
+    return nkti_atomic_load(&path->active) != 0;
+}
+
+// Puts some of the pieces' bytes under way. How many.
+static ptrdiff_t nkti_impair_take(nkti_path *path, const nkti_settings *settings, int64_t now,
+                                  const nkt_str *pieces, size_t count, size_t allowed) {
+    size_t taken = 0, offset = 0;
+    for (size_t i = 0; i < count && taken < allowed;) {
+        size_t len = pieces[i].len - offset, segment = nkti_path_segment(path);
+        if (len > segment) len = segment;
+        if (len > allowed - taken) len = allowed - taken;
+        if (len > 0) {
+            if (nkti_path_is_full(path, settings, now)) break;
+            nkti_item *item = nkti_path_reserve(path, 1) < 0 ? NULL
+                            : nkti_item_new(path->env, false, len);
+            if (item == NULL) return taken > 0 ? (ptrdiff_t)taken : (ptrdiff_t)NKT_ENOMEM;
+            memcpy(nkti_item_bytes(item), pieces[i].ptr + offset, len);
+            nkti_path_stream_hold(path, item, now);
+            taken += len;
+            offset += len;
+        }
+        if (offset == pieces[i].len) {
+            i++;
+            offset = 0;
+        }
+    }
+    return taken > 0 ? (ptrdiff_t)taken : (ptrdiff_t)NKT_EAGAIN;
+}
+
+// Straight down, but no more than is allowed.
+static ptrdiff_t nkti_impair_pass(nkt_link *below, const nkt_str *pieces, size_t count,
+                                  size_t allowed) {
+    nkt_str some[NKTI_PIECES_MAX];
+    size_t used = 0;
+    for (; used < count && used < NKTI_PIECES_MAX && allowed > 0; used++) {
+        some[used] = pieces[used];
+        if (some[used].len > allowed) some[used].len = allowed;
+        allowed -= some[used].len;
+    }
+    return nkt_link_send(below, some, used);
+}
+
+static void nkti_impair_reset(nkti_impaired *impaired) {
+    nkti_atomic_store(&impaired->reset, 1);
+}
+
+// What a send of a direction that was cut comes to.
+static ptrdiff_t nkti_impair_cut_send(nkti_impaired *impaired, int64_t now) {
+    nkti_path *path = &impaired->ways[1];
+    if (path->cut == NKT_CUT_SILENT) return NKT_EAGAIN;
+    if (path->cut == NKT_CUT_RESET) {
+        nkti_impair_reset(impaired);
+        return NKT_ERESET;
+    }
+    if (!path->ended && nkti_path_reserve(path, 1) >= 0) {
+        nkti_item *item = nkti_item_new(path->env, false, 0);
+        if (item == NULL) return NKT_ENOMEM;
+        item->end = NKT_EOF;
+        path->ended = true;
+        nkti_path_stream_hold(path, item, now);
+        nkti_impaired_push(impaired, now);
+    }
+    return NKT_EPIPE;
+}
+
+static ptrdiff_t nkti_impair_send(nkt_link *link, const nkt_str *pieces, size_t count) {
+    nkti_impaired *impaired = nkti_impaired_of(link);
+    nkti_path *path = &impaired->ways[1];
+    if (nkti_atomic_load(&impaired->reset) != 0) return NKT_ERESET;
+    if (!nkti_path_is_active(path)) return nkt_link_send(link->below, pieces, count);
+    nkti_mutex_lock(&path->lock);
+    int64_t now = nkti_now(impaired->env), until;
+    const nkti_settings *settings = nkti_path_settings(path, now, &until);
+    size_t total = 0;
+    for (size_t i = 0; i < count; i++) total += pieces[i].len;
+    nkti_path_push_bytes(path, link->below, now);
+    ptrdiff_t sent = path->late_err;
+    if (sent == 0 && nkti_path_is_cut(path, now)) sent = nkti_impair_cut_send(impaired, now);
+    if (sent == 0) sent = nkti_path_allow(path, settings, now, total);
+    if (sent > 0) {
+        size_t allowed = (size_t)sent;
+        bool delays = nkti_settings_delay(settings) || path->step_count > 0 || path->count > 0;
+        if (delays) {
+            sent = nkti_impair_take(path, settings, now, pieces, count, allowed);
+            nkti_path_push_bytes(path, link->below, now);
+        } else {
+            sent = nkti_impair_pass(link->below, pieces, count, allowed);
+            if (sent > 0) path->stats.sent++, path->stats.delivered++;
+            if (sent > 0) path->stats.sent_bytes += (uint64_t)sent;
+            if (sent > 0) path->stats.delivered_bytes += (uint64_t)sent;
+        }
+        if (sent > 0) nkti_path_moved(path);
+    }
+    if (nkti_path_is_cut(path, now) && path->cut == NKT_CUT_END) {
+        nkti_impair_cut_send(impaired, now);
+    }
+    int64_t next = nkti_impaired_next(impaired, now);
+    nkti_mutex_unlock(&path->lock);
+    nkti_impaired_plan(impaired, next);
+    return sent;
+}
+
+// Takes in what there is below, as far as there is room.
+static void nkti_impair_pull(nkt_link *link, const nkti_settings *settings, int64_t now) {
+    nkti_path *path = &nkti_impaired_of(link)->ways[0];
+    for (int i = 0; i < NKTI_IMPAIR_PULLS && !path->ended; i++) {
+        if (nkti_path_is_full(path, settings, now) || nkti_path_is_cut(path, now)) return;
+        size_t len = nkti_path_segment(path);
+        if (path->cut_bytes >= 0) {
+            uint64_t left = (uint64_t)path->cut_bytes - path->stats.sent_bytes;
+            if (len > left) len = (size_t)left;
+        }
+        nkti_item *item = nkti_path_reserve(path, 1) < 0 ? NULL
+                        : nkti_item_new(path->env, false, len);
+        if (item == NULL) return;       // memory may come back
+        ptrdiff_t got = nkt_link_recv(link->below, nkti_item_bytes(item), len);
+        if (got == NKT_EAGAIN) {
+            nkti_item_free(path->env, item);
+            return;
+        }
+        // The bytes stand at the end of an item, which is as long as it was.
+        if (got > 0 && (size_t)got < len) {
+            memmove(nkti_item_bytes(item) + (len - (size_t)got), nkti_item_bytes(item),
+                    (size_t)got);
+        }
+        item->len = got > 0 ? (uint32_t)got : 0;
+        item->end = got > 0 ? 0 : (int32_t)got;
+        path->ended = got < 0;
+        nkti_path_stream_hold(path, item, now);
+    }
+}
+
+// Bytes that are due, or why there are none.
+static ptrdiff_t nkti_impair_give(nkti_path *path, int64_t now, uint8_t *buf, size_t cap) {
+    size_t given = 0;
+    while (given < cap && nkti_path_next(path) <= now) {
+        nkti_item *item = path->heap[1].item;
+        if (item->end != 0) return given > 0 ? (ptrdiff_t)given : (ptrdiff_t)item->end;
+        size_t len = item->len - item->at;
+        if (len > cap - given) len = cap - given;
+        memcpy(buf + given, nkti_item_bytes(item) + item->at, len);
+        given += len;
+        item->at += (uint32_t)len;
+        if (item->at < item->len) break;
+        nkti_path_arrived(path, item);
+        nkti_item_free(path->env, nkti_path_take(path));
+    }
+    return given > 0 ? (ptrdiff_t)given : (ptrdiff_t)NKT_EAGAIN;
+}
+
+static ptrdiff_t nkti_impair_cut_recv(nkti_impaired *impaired) {
+    const nkti_path *path = &impaired->ways[0];
+    if (path->cut == NKT_CUT_SILENT) return NKT_EAGAIN;
+    if (path->cut == NKT_CUT_END) return NKT_EOF;
+    nkti_impair_reset(impaired);
+    return NKT_ERESET;
+}
+
+static ptrdiff_t nkti_impair_recv(nkt_link *link, void *buf, size_t cap) {
+    nkti_impaired *impaired = nkti_impaired_of(link);
+    nkti_path *path = &impaired->ways[0];
+    if (nkti_atomic_load(&impaired->reset) != 0) return NKT_ERESET;
+    if (!nkti_path_is_active(path)) return nkt_link_recv(link->below, buf, cap);
+    nkti_mutex_lock(&path->lock);
+    int64_t now = nkti_now(impaired->env), until;
+    const nkti_settings *settings = nkti_path_settings(path, now, &until);
+    bool delays = nkti_settings_delay(settings) || path->step_count > 0 || path->count > 0;
+    if (delays) nkti_impair_pull(link, settings, now);
+    // What was taken in before the cut still comes.
+    bool cut = nkti_path_is_cut(path, now) && path->count == 0;
+    ptrdiff_t got = cut ? nkti_impair_cut_recv(impaired)
+                        : nkti_path_allow(path, settings, now, cap);
+    if (!cut && got == 0) got = (ptrdiff_t)cap;     // the last bytes before a cut are held
+    if (!cut && got > 0 && delays) {
+        got = nkti_impair_give(path, now, (uint8_t *)buf, (size_t)got);
+    } else if (!cut && got > 0) {
+        got = nkt_link_recv(link->below, buf, (size_t)got);
+        if (got > 0) path->stats.sent++, path->stats.delivered++;
+        if (got > 0) path->stats.sent_bytes += (uint64_t)got;
+        if (got > 0) path->stats.delivered_bytes += (uint64_t)got;
+    }
+    if (got > 0) nkti_path_moved(path);
+    int64_t next = nkti_min_time(nkti_path_next(path), path->cut_at);
+    if (now < path->gate) next = path->gate;
+    nkti_mutex_unlock(&path->lock);
+    if (got == NKT_EAGAIN && next > now) nkti_handle_schedule(impaired->handle, next);
+    return got;
+}
+
+static void nkti_impair_watch_read(nkt_link *link, nkt_interest *out) {
+    nkti_impaired *impaired = nkti_impaired_of(link);
+    nkti_path *path = &impaired->ways[0];
+    if (!nkti_path_is_active(path)) {
+        nkt_link_watch(link->below, NKT_READ, out);
+        return;
+    }
+    nkti_mutex_lock(&path->lock);
+    int64_t now = nkti_now(impaired->env), until;
+    const nkti_settings *settings = nkti_path_settings(path, now, &until);
+    bool delays = nkti_settings_delay(settings) || path->step_count > 0 || path->count > 0;
+    bool cut = nkti_path_is_cut(path, now);
+    if (delays) nkti_impair_pull(link, settings, now);
+    int64_t next = nkti_path_next(path);
+    bool below = !path->ended && !cut && !(delays && nkti_path_is_full(path, settings, now));
+    if (now < path->gate) {
+        out->deadline_ns = nkti_min_time(out->deadline_ns, path->gate);
+        below = below && delays;
+    } else if (next <= now || (cut && path->count == 0 && path->cut != NKT_CUT_SILENT)) {
+        out->ready = true;
+    } else {
+        out->deadline_ns = nkti_min_time(out->deadline_ns, next);
+    }
+    if (!cut) out->deadline_ns = nkti_min_time(out->deadline_ns, path->cut_at);
+    if (delays && below) out->deadline_ns = nkti_min_time(out->deadline_ns, until);
+    nkti_mutex_unlock(&path->lock);
+    if (below) nkt_link_watch(link->below, NKT_READ, out);
+}
+
+// When a sender that was told to wait may go on.
+static void nkti_impair_watch_write(nkt_link *link, nkt_interest *out) {
+    nkti_impaired *impaired = nkti_impaired_of(link);
+    nkti_path *path = &impaired->ways[1];
+    if (!nkti_path_is_active(path)) {
+        nkt_link_watch(link->below, NKT_WRITE, out);
+        return;
+    }
+    nkti_mutex_lock(&path->lock);
+    int64_t now = nkti_now(impaired->env), until;
+    const nkti_settings *settings = nkti_path_settings(path, now, &until);
+    bool delays = nkti_settings_delay(settings) || path->step_count > 0 || path->count > 0;
+    bool cut = nkti_path_is_cut(path, now), below = false;
+    if (cut && path->cut == NKT_CUT_SILENT && path->late_err == 0) {
+        // For ever.
+    } else if (cut || path->late_err != 0) {
+        out->ready = true;
+    } else if (now < path->gate) {
+        out->deadline_ns = nkti_min_time(out->deadline_ns, path->gate);
+    } else if (!delays) {
+        below = true;
+    } else if (!nkti_path_is_full(path, settings, now)) {
+        out->ready = true;
+    } else {
+        int64_t room = nkti_path_next(path);
+        if (settings->rate != 0 && path->wire_free - now > settings->queue_ns) {
+            room = path->wire_free - settings->queue_ns;
+        }
+        out->deadline_ns = nkti_min_time(out->deadline_ns, nkti_min_time(room, until));
+        below = path->full;
+    }
+    if (!cut) out->deadline_ns = nkti_min_time(out->deadline_ns, path->cut_at);
+    nkti_mutex_unlock(&path->lock);
+    if (below) nkt_link_watch(link->below, NKT_WRITE, out);
+}
+
+// On a poller: what is to be sent leaves whatever the user waits for.
+static void nkti_impair_watch_due(nkt_link *link, nkt_interest *out) {
+    nkti_impaired *impaired = nkti_impaired_of(link);
+    nkti_path *path = &impaired->ways[1];
+    if (impaired->handle->poller == NULL || !nkti_path_is_active(path)) return;
+    nkti_mutex_lock(&path->lock);
+    nkti_path_push_bytes(path, link->below, nkti_now(impaired->env));
+    bool full = path->full;
+    if (!full) out->deadline_ns = nkti_min_time(out->deadline_ns, nkti_path_next(path));
+    nkti_mutex_unlock(&path->lock);
+    if (full) nkt_link_watch(link->below, NKT_WRITE, out);
+}
+
+static void nkti_impair_watch(nkt_link *link, uint32_t want, nkt_interest *out) {
+    nkti_impaired *impaired = nkti_impaired_of(link);
+    if (link->conn->connecting) {
+        nkt_link_watch(link->below, want, out);
+        return;
+    }
+    if (nkti_atomic_load(&impaired->reset) != 0) out->ready = true;
+    nkti_impair_watch_due(link, out);
+    if (want & NKT_READ) nkti_impair_watch_read(link, out);
+    if (want & NKT_WRITE) nkti_impair_watch_write(link, out);
+}
+
+// Behind what is under way.
+static int nkti_impair_shutdown_write(nkt_link *link) {
+    nkti_impaired *impaired = nkti_impaired_of(link);
+    nkti_path *path = &impaired->ways[1];
+    if (!nkti_path_is_active(path)) return nkt_link_shutdown_write(link->below);
+    int err = NKT_OK;
+    nkti_mutex_lock(&path->lock);
+    int64_t now = nkti_now(impaired->env);
+    if (!path->ended) {
+        nkti_item *item = nkti_path_reserve(path, 1) < 0 ? NULL
+                        : nkti_item_new(path->env, false, 0);
+        if (item == NULL) {
+            err = NKT_ENOMEM;
+        } else {
+            item->end = NKT_EOF;
+            path->ended = true;
+            nkti_path_stream_hold(path, item, now);
+        }
+    }
+    nkti_path_push_bytes(path, link->below, now);
+    int64_t next = nkti_impaired_next(impaired, now);
+    nkti_mutex_unlock(&path->lock);
+    nkti_impaired_plan(impaired, next);
+    return err;
+}
+
+// So that the peer sees a reset, too, when the links below are closed.
+static void nkti_impair_close(nkt_link *link, bool abort) {
+    nkti_impaired *impaired = nkti_impaired_of(link);
+    nkt_conn *conn = link->conn;
+    bool rude = nkti_atomic_load(&impaired->reset) != 0 && !abort && !nkti_forked(&conn->handle);
+    nkt_env *env = conn->handle.env;
+    if (rude && conn->bottom.transport == &nkti_socket_transport) {
+        env->core->set_option(env, nkti_socket_fd(&conn->bottom), NKT_SO_ABORT_ON_CLOSE, 1);
+    }
+#ifndef NETKIT_NO_PAIR
+    if (rude && conn->bottom.transport == &nkti_pair_transport) {
+        nkti_pair *pair = nkti_pair_of(&conn->bottom);
+        nkti_mutex_lock(&pair->lock);
+        pair->reset = true;
+        nkti_mutex_unlock(&pair->lock);
+    }
+#endif
+    nkti_impaired_free(impaired);
+}
+
+static const nkt_transport nkti_impair_transport = {
+    sizeof(nkt_transport), "impaired", nkti_impair_recv, nkti_impair_send,
+    nkti_impair_shutdown_write, nkti_impair_watch, nkti_impair_close, NULL, NULL, NULL, NULL,
+};
+
+static nkti_impaired *nkti_conn_impaired(nkt_conn *conn) {
+    for (nkt_link *link = conn->top; link != NULL; link = link->below) {
+        if (link->transport == &nkti_impair_transport) return nkti_impaired_of(link);
+    }
+    return NULL;
+}
+
+// On top of what there is: what has been read is the user's already.
+static nkti_impaired *nkti_conn_impair_push(nkt_conn *conn) {
+    nkti_impaired *impaired = nkti_impaired_new(&conn->handle);
+    if (impaired == NULL) return NULL;
+    nkt_link *link = nkti_handle_set_timed(&conn->handle) < 0 ? NULL
+                   : nkti_link_new(conn, &nkti_impair_transport, impaired);
+    if (link == NULL) {
+        nkti_impaired_free(impaired);
+        return NULL;
+    }
+    impaired->link = link;
+    conn->top = link;
+    conn->short_read = false;
+    return impaired;
+}
+
+static bool nkti_handle_linger(nkti_handle *handle);
+
+NKT_API int nkt_conn_impair_ways(nkt_conn *conn, const nkt_impairment *sending,
+                                 const nkt_impairment *receiving) {
+    nkt_env *env = conn->handle.env;
+    nkti_wish wish;
+    int err = nkti_wish_make(env, sending, receiving, true, &wish);
+    if (err < 0) return err;
+    nkti_impaired *impaired = nkti_conn_impaired(conn);
+    if (impaired == NULL) impaired = nkti_conn_impair_push(conn);
+    if (impaired == NULL) {
+        nkti_wish_free(env, &wish);
+        return NKT_ENOMEM;
+    }
+    nkti_state(env)->linger = nkti_handle_linger;
+    nkti_state(env)->end_pump = nkti_pump_end;
+    nkti_impaired_set(impaired, &wish);
+    nkti_impaired_replan(impaired);
+    nkti_conn_trace(conn, "impaired", NKT_OK, (int64_t)impaired->ways[1].stats.seed);
+    nkti_conn_update(conn);
+    return NKT_OK;
+}
+
+NKT_API int nkt_conn_impair(nkt_conn *conn, const nkt_impairment *both) {
+    return nkt_conn_impair_ways(conn, both, both);
+}
+
+NKT_API int nkt_conn_impair_stats(nkt_conn *conn, uint32_t direction, nkt_impair_stats *stats) {
+    if (direction != NKT_READ && direction != NKT_WRITE) return NKT_EINVAL;
+    nkti_impaired *impaired = nkti_conn_impaired(conn);
+    if (impaired == NULL) return NKT_ENOTFOUND;
+    nkti_impaired_stats(impaired, direction == NKT_WRITE, stats);
+    return NKT_OK;
+}
+
+// --- The link of datagrams ---------------------------------------------------
+
+#ifndef NETKIT_NO_UDP
+static nkti_impaired *nkti_udp_impaired_of(nkt_udp_link *link) {
+    return (nkti_impaired *)link->self;
+}
+
+// What a socket would refuse at once is not put under way.
+static int nkti_udp_impair_refuses(const nkt_udp *udp, const nkt_datagram *datagram) {
+    if (!udp->is_socket) return NKT_OK;
+    int fd = nkti_udp_fd_for(udp, &datagram->addr);
+    return fd < 0 ? fd : NKT_OK;
+}
+
+static int nkti_udp_impair_send(nkt_udp_link *link, const nkt_datagram *list, int count) {
+    nkti_impaired *impaired = nkti_udp_impaired_of(link);
+    nkti_path *path = &impaired->ways[1];
+    if (!nkti_path_is_active(path)) return nkt_udp_link_send(link->below, list, count);
+    int taken = 0, err = NKT_OK;
+    nkti_mutex_lock(&path->lock);
+    int64_t now = nkti_now(impaired->env);
+    if (path->full) nkti_path_push_datagrams(path, link->below, now);
+    err = path->late_err;
+    path->late_err = 0;
+    while (taken < count && err >= 0) {
+        err = nkti_udp_impair_refuses(link->udp, &list[taken]);
+        if (err >= 0 && path->full && path->held >= NKTI_IMPAIR_FULL) err = NKT_EAGAIN;
+        if (err >= 0) err = nkti_path_enter(path, now, &list[taken]);
+        if (err >= 0) taken++;
+    }
+    nkti_path_push_datagrams(path, link->below, now);
+    int64_t next = nkti_impaired_next(impaired, now);
+    nkti_mutex_unlock(&path->lock);
+    nkti_impaired_plan(impaired, next);
+    return taken > 0 ? taken : err;
+}
+
+// Takes in what there is below. What was cut up by the network's card comes in
+// one piece, and is cut up here.
+static void nkti_udp_impair_pull(nkti_impaired *impaired, nkt_udp_link *below, int64_t now) {
+    nkti_path *path = &impaired->ways[0];
+    nkt_env *env = impaired->env;
+    if (impaired->scratch == NULL) {
+        impaired->scratch = (uint8_t *)nkti_resize(env, NULL, 0, NKTI_IMPAIR_SCRATCH);
+    }
+    if (impaired->scratch == NULL) return;      // memory may come back
+    for (int i = 0; i < NKTI_IMPAIR_PULLS && path->late_err == 0; i++) {
+        nkt_datagram whole;
+        if (path->held >= NKTI_IMPAIR_HELD_MAX) return;
+        memset(&whole, 0, sizeof whole);
+        whole.data = impaired->scratch;
+        whole.cap = NKT_DATAGRAM_MAX;
+        whole.reserved[0] = 1;
+        int got = nkt_udp_link_recv(below, &whole, 1);
+        if (got == NKT_EAGAIN) return;
+        if (got < 0) {
+            path->late_err = (int16_t)got;
+            impaired->late_addr = whole.addr;
+            return;
+        }
+        uint32_t len = whole.len, step = whole.segment != 0 ? whole.segment : whole.len;
+        uint32_t at = 0;
+        do {
+            nkt_datagram one = whole;
+            one.data = impaired->scratch + at;
+            one.len = len - at < step ? len - at : step;
+            // Without memory it is lost, as without room in a socket's buffer.
+            if (nkti_path_enter(path, now, &one) < 0) path->stats.overflowed++;
+            at += one.len;
+        } while (at < len);
+    }
+}
+
+static int nkti_udp_impair_recv(nkt_udp_link *link, nkt_datagram *list, int count) {
+    nkti_impaired *impaired = nkti_udp_impaired_of(link);
+    nkti_path *path = &impaired->ways[0];
+    if (!nkti_path_is_active(path)) return nkt_udp_link_recv(link->below, list, count);
+    int got = 0;
+    nkti_mutex_lock(&path->lock);
+    int64_t now = nkti_now(impaired->env);
+    nkti_udp_impair_pull(impaired, link->below, now);
+    for (; got < count && nkti_path_next(path) <= now; got++) {
+        nkti_item *item = nkti_path_take(path);
+        nkt_datagram *out = &list[got];
+        nkti_item_tell(item, out);
+        out->len = item->len < out->cap ? item->len : out->cap;
+        out->truncated = out->truncated || item->len > out->cap;
+        if (out->len > 0) memcpy(out->data, nkti_item_bytes(item), out->len);
+        nkti_path_arrived(path, item);
+        nkti_item_free(path->env, item);
+    }
+    if (got == 0 && path->late_err != 0) {
+        got = path->late_err;
+        list[0].addr = impaired->late_addr;
+        path->late_err = 0;
+    } else if (got == 0) {
+        got = NKT_EAGAIN;
+    }
+    int64_t next = nkti_path_next(path);
+    nkti_mutex_unlock(&path->lock);
+    if (got == NKT_EAGAIN) nkti_handle_schedule(impaired->handle, next);
+    return got;
+}
+
+static void nkti_udp_impair_watch_read(nkt_udp_link *link, nkt_interest *out) {
+    nkti_impaired *impaired = nkti_udp_impaired_of(link);
+    nkti_path *path = &impaired->ways[0];
+    bool more = true;
+    if (nkti_path_is_active(path)) {
+        nkti_mutex_lock(&path->lock);
+        int64_t now = nkti_now(impaired->env);
+        nkti_udp_impair_pull(impaired, link->below, now);
+        if (nkti_path_next(path) <= now || path->late_err != 0) out->ready = true;
+        else out->deadline_ns = nkti_min_time(out->deadline_ns, nkti_path_next(path));
+        more = path->held < NKTI_IMPAIR_HELD_MAX && path->late_err == 0;
+        nkti_mutex_unlock(&path->lock);
+    }
+    if (more) nkt_udp_link_watch(link->below, NKT_READ, out);
+}
+
+static void nkti_udp_impair_watch(nkt_udp_link *link, uint32_t want, nkt_interest *out) {
+    nkti_impaired *impaired = nkti_udp_impaired_of(link);
+    nkti_path *path = &impaired->ways[1];
+    bool active = nkti_path_is_active(path), full = false;
+    if (active && (impaired->handle->poller != NULL || (want & NKT_WRITE))) {
+        nkti_mutex_lock(&path->lock);
+        nkti_path_push_datagrams(path, link->below, nkti_now(impaired->env));
+        full = path->full;
+        if (!full && impaired->handle->poller != NULL) {
+            out->deadline_ns = nkti_min_time(out->deadline_ns, nkti_path_next(path));
+        }
+        if ((want & NKT_WRITE) && path->held < NKTI_IMPAIR_FULL) out->ready = true;
+        nkti_mutex_unlock(&path->lock);
+    }
+    if (full || (!active && (want & NKT_WRITE))) nkt_udp_link_watch(link->below, NKT_WRITE, out);
+    if (want & NKT_READ) nkti_udp_impair_watch_read(link, out);
+}
+
+static void nkti_udp_impair_close(nkt_udp_link *link) {
+    nkti_impaired_free(nkti_udp_impaired_of(link));
+}
+
+static const nkt_datagram_transport nkti_udp_impair_transport = {
+    sizeof(nkt_datagram_transport), "impaired", nkti_udp_impair_recv, nkti_udp_impair_send,
+    nkti_udp_impair_watch, nkti_udp_impair_close, NULL, NULL, NULL,
+};
+
+static nkti_impaired *nkti_udp_impaired(nkt_udp *udp) {
+    for (nkt_udp_link *link = udp->top; link != NULL; link = link->below) {
+        if (link->transport == &nkti_udp_impair_transport) return nkti_udp_impaired_of(link);
+    }
+    return NULL;
+}
+
+static int nkti_udp_impair_push(nkt_udp *udp, nkti_impaired **out) {
+    nkti_udp_batch *batch = udp->batch;
+    if (batch != NULL && batch->next < batch->count) return NKT_EBUSY;
+    nkti_impaired *impaired = nkti_impaired_new(&udp->handle);
+    if (impaired == NULL) return NKT_ENOMEM;
+    // What the system puts together is taken apart in the pull.
+    udp->batch = NULL;
+    int err = nkt_udp_push(udp, &nkti_udp_impair_transport, impaired);
+    udp->batch = batch;
+    if (err < 0) {
+        nkti_impaired_free(impaired);
+        return err;
+    }
+    impaired->udp_link = udp->top;
+    *out = impaired;
+    return NKT_OK;
+}
+
+NKT_API int nkt_udp_impair_ways(nkt_udp *udp, const nkt_impairment *sending,
+                                const nkt_impairment *receiving) {
+    nkt_env *env = udp->handle.env;
+    nkti_wish wish;
+    int err = nkti_wish_make(env, sending, receiving, false, &wish);
+    if (err < 0) return err;
+    nkti_impaired *impaired = nkti_udp_impaired(udp);
+    if (impaired == NULL) err = nkti_udp_impair_push(udp, &impaired);
+    if (err < 0) {
+        nkti_wish_free(env, &wish);
+        return err;
+    }
+    nkti_state(env)->linger = nkti_handle_linger;
+    nkti_state(env)->end_pump = nkti_pump_end;
+    nkti_impaired_set(impaired, &wish);
+    nkti_impaired_replan(impaired);
+    nkti_udp_trace(udp, "impaired", NKT_OK, (int64_t)impaired->ways[1].stats.seed);
+    return nkti_handle_update(&udp->handle);
+}
+
+NKT_API int nkt_udp_impair(nkt_udp *udp, const nkt_impairment *both) {
+    return nkt_udp_impair_ways(udp, both, both);
+}
+
+NKT_API int nkt_udp_impair_stats(nkt_udp *udp, uint32_t direction, nkt_impair_stats *stats) {
+    if (direction != NKT_READ && direction != NKT_WRITE) return NKT_EINVAL;
+    nkti_impaired *impaired = nkti_udp_impaired(udp);
+    if (impaired == NULL) return NKT_ENOTFOUND;
+    nkti_impaired_stats(impaired, direction == NKT_WRITE, stats);
+    return NKT_OK;
+}
+#endif
+
+// Hook of nkt_conn_close and nkt_udp_close.
+static bool nkti_handle_linger(nkti_handle *handle) {
+    nkti_impaired *impaired = NULL;
+    if (nkti_forked(handle)) return false;
+    if (handle->ops->kind[0] == 'c') impaired = nkti_conn_impaired((nkt_conn *)(void *)handle);
+#ifndef NETKIT_NO_UDP
+    else impaired = nkti_udp_impaired((nkt_udp *)(void *)handle);
+#endif
+    return impaired != NULL && nkti_impaired_linger(impaired);
+}
+
+// --- Listeners ---------------------------------------------------------------
+
+// What is accepted already and not told yet, in order.
+struct nkti_slow_accept {
+    int64_t delay;
+    nkt_impairment ways[2];             // receiving, sending; copies
+    nkt_impair_step *steps[2];
+    nkt_impairment *step_to[2];
+    bool given[2];
+    uint64_t seed, accepted;
+    int count;
+    nkt_conn *conns[NKTI_IMPAIR_ACCEPTS];
+    int64_t dues[NKTI_IMPAIR_ACCEPTS];
+};
+
+static int nkti_slow_accept_impair(struct nkti_slow_accept *slow, nkt_conn *conn) {
+    uint64_t number = slow->accepted++;
+    for (int i = 0; i < 2; i++) {
+        slow->ways[i].seed = nkti_draw(slow->seed, number) | 1;
+    }
+    return nkt_conn_impair_ways(conn, slow->given[1] ? &slow->ways[1] : NULL,
+                                slow->given[0] ? &slow->ways[0] : NULL);
+}
+
+static int nkti_slow_accept_try(nkt_listener *listener, nkt_conn **out) {
+    struct nkti_slow_accept *slow = listener->slow;
+    int64_t now = nkti_now(listener->handle.env);
+    int err = NKT_EAGAIN;
+    if (nkti_atomic_load(&listener->canceled) != 0) return NKT_ECANCELED;
+    while (slow->count < NKTI_IMPAIR_ACCEPTS) {
+        nkt_conn *conn;
+        err = nkti_accept_try(listener, &conn);
+        if (err < 0) break;
+        err = nkti_slow_accept_impair(slow, conn);
+        if (err < 0) {
+            nkt_conn_abort(conn);
+            break;
+        }
+        slow->conns[slow->count] = conn;
+        slow->dues[slow->count++] = nkti_after(now, slow->delay);
+        if (slow->delay == 0) break;
+    }
+    bool due = slow->count > 0 && slow->dues[0] <= now;
+    if (due) {
+        *out = slow->conns[0];
+        slow->count--;
+        memmove(slow->conns, slow->conns + 1, (size_t)slow->count * sizeof slow->conns[0]);
+        memmove(slow->dues, slow->dues + 1, (size_t)slow->count * sizeof slow->dues[0]);
+        err = NKT_OK;
+    } else if (err >= 0) {
+        err = NKT_EAGAIN;
+    }
+    listener->slow_due = slow->count > 0 ? slow->dues[0] : NKT_NEVER;
+    bool was_full = listener->slow_full;
+    listener->slow_full = slow->count == NKTI_IMPAIR_ACCEPTS;
+    if (was_full != listener->slow_full) nkti_handle_update(&listener->handle);
+    else nkti_handle_schedule(&listener->handle, listener->slow_due);
+    return err;
+}
+
+// A copy that needs nothing of the caller's any more.
+static int nkti_slow_accept_copy(nkt_env *env, struct nkti_slow_accept *slow, int way,
+                                 const nkt_impairment *from) {
+    slow->given[way] = from != NULL;
+    if (from == NULL) return NKT_OK;
+    nkt_impairment *to = &slow->ways[way];
+    *to = *from;
+    to->problem = NULL;
+    if (from->step_count == 0) return NKT_OK;
+    size_t count = from->step_count;
+    slow->steps[way] = (nkt_impair_step *)nkti_alloc(env, count * sizeof(nkt_impair_step));
+    slow->step_to[way] = (nkt_impairment *)nkti_alloc(env, count * sizeof(nkt_impairment));
+    if (slow->steps[way] == NULL || slow->step_to[way] == NULL) return NKT_ENOMEM;
+    for (size_t i = 0; i < count; i++) {
+        slow->steps[way][i] = from->steps[i];
+        if (from->steps[i].to == NULL) continue;
+        slow->step_to[way][i] = *from->steps[i].to;
+        slow->step_to[way][i].problem = NULL;
+        slow->steps[way][i].to = &slow->step_to[way][i];
+    }
+    to->steps = slow->steps[way];
+    return NKT_OK;
+}
+
+// Frees it; what waits in it is the new one's, or is closed.
+static void nkti_slow_accept_free(nkt_listener *listener, struct nkti_slow_accept *heir) {
+    struct nkti_slow_accept *slow = listener->slow;
+    nkt_env *env = listener->handle.env;
+    if (slow == NULL) return;
+    for (int i = 0; i < slow->count; i++) {
+        if (heir == NULL) {
+            nkt_conn_abort(slow->conns[i]);
+            continue;
+        }
+        heir->conns[i] = slow->conns[i];
+        heir->dues[i] = slow->dues[i];
+    }
+    if (heir != NULL) {
+        heir->count = slow->count;
+    }
+    for (int way = 0; way < 2; way++) {
+        size_t count = slow->ways[way].step_count;
+        nkti_free(env, slow->steps[way], count * sizeof(nkt_impair_step));
+        nkti_free(env, slow->step_to[way], count * sizeof(nkt_impairment));
+    }
+    nkti_free(env, slow, sizeof *slow);
+    listener->slow = NULL;
+}
+
+NKT_API int nkt_listener_impair_ways(nkt_listener *listener, const nkt_impairment *sending,
+                                     const nkt_impairment *receiving) {
+    nkt_env *env = listener->handle.env;
+    nkti_wish wish;
+    nkti_check check = { NULL, NKT_OK };
+    int err = nkti_wish_make(env, sending, receiving, true, &wish);
+    if (err < 0) return err;
+    struct nkti_slow_accept *slow = (struct nkti_slow_accept *)nkti_alloc(env, sizeof *slow);
+    uint64_t seed = sending != NULL ? wish.seed[1] - NKTI_SEED_OF_SENDING : wish.seed[0];
+    nkti_wish_free(env, &wish);
+    if (slow == NULL) return NKT_ENOMEM;
+    slow->seed = seed;
+    slow->delay = nkti_check_ms(&check, "", receiving != NULL ? receiving->accept_ms
+                                            : sending != NULL ? sending->accept_ms : 0);
+    err = nkti_slow_accept_copy(env, slow, 0, receiving);
+    if (err >= 0) err = nkti_slow_accept_copy(env, slow, 1, sending);
+    struct nkti_slow_accept *before = listener->slow;
+    if (err < 0) {
+        listener->slow = slow;
+        nkti_slow_accept_free(listener, NULL);
+        listener->slow = before;
+        return err;
+    }
+    nkti_slow_accept_free(listener, slow);
+    listener->slow = slow;
+    listener->slow_accept = nkti_slow_accept_try;
+    listener->slow_free = nkti_slow_accept_free;
+    return nkti_handle_update(&listener->handle);
+}
+
+NKT_API int nkt_listener_impair(nkt_listener *listener, const nkt_impairment *both) {
+    return nkt_listener_impair_ways(listener, both, both);
+}
+
+// --- Profiles ----------------------------------------------------------------
+
+// Rates in kbit/s, times in 1/10 ms, loss in 1/10,000, for one direction.
+typedef struct nkti_profile_way {
+    uint32_t rate, queue_ms;
+    uint16_t latency, jitter, loss, burst;
+} nkti_profile_way;
+
+typedef struct nkti_profile {
+    const char *name, *source;
+    nkti_profile_way up, down;
+    uint16_t stall, stall_ms;           // stall in 1/100,000 of datagrams
+    uint32_t outage_ms, outage_every_ms;
+} nkti_profile;
+
+// Where a source gives a round trip, each way has half of it. Rates and delays
+// are the sources'; jitter, bursts and queues are typical values chosen here,
+// for no source has them by direction.
+static const nkti_profile nkti_profiles[] = {
+    { "dsl", "WebPageTest's connectivity profile DSL: 1500/384 kbit/s, 50 ms round trip",
+      { 384, 300, 250, 40, 10, 1 }, { 1500, 300, 250, 30, 10, 1 }, 0, 0, 0, 0 },
+    { "cable", "WebPageTest's connectivity profile Cable: 5000/1000 kbit/s, 28 ms round trip",
+      { 1000, 200, 140, 50, 10, 1 }, { 5000, 200, 140, 20, 10, 1 }, 0, 0, 0, 0 },
+    { "lte", "WebPageTest's connectivity profile LTE: 12000/12000 kbit/s, 70 ms round trip",
+      { 12000, 200, 350, 100, 10, 2 }, { 12000, 200, 350, 80, 10, 2 }, 0, 0, 0, 0 },
+    { "3g", "WebPageTest's connectivity profile 3G: 1600/768 kbit/s, 300 ms round trip",
+      { 768, 500, 1500, 300, 50, 3 }, { 1600, 500, 1500, 200, 50, 3 }, 0, 0, 0, 0 },
+    { "edge", "WebPageTest's connectivity profile Edge: 240/200 kbit/s, 840 ms round trip; "
+              "1 % loss as in BrowserStack's edge-lossy",
+      { 200, 1000, 4200, 800, 100, 3 }, { 240, 1000, 4200, 600, 100, 3 }, 0, 0, 0, 0 },
+    { "wifi-busy", "Pei et al., INFOCOM 2016: half of the packets take over 20 ms on the wireless "
+                   "hop, a tenth over 100 ms; stalls of 250 ms after C. Huitema, 2023",
+      { 15000, 200, 100, 200, 100, 3 }, { 30000, 200, 100, 200, 100, 3 }, 100, 250, 0, 0 },
+    { "satellite-geo", "RFC 2488, section 2: 240 to 279 ms one way for the hop alone; Ookla, 2021: "
+                       "19/3 Mbit/s, and 600 to 680 ms round trip",
+      { 3000, 600, 3000, 250, 50, 3 }, { 19000, 600, 3000, 150, 50, 3 }, 0, 0, 0, 0 },
+    { "satellite-leo", "Michel et al., IMC 2022 (Starlink): 50 ms round trip; G. Huston, APNIC "
+                       "2024: 6.7 ms jitter, 1 % loss; Ookla, 2021: 87/13.5 Mbit/s",
+      { 13500, 200, 250, 67, 100, 3 }, { 87000, 200, 250, 67, 100, 3 }, 0, 0, 0, 0 },
+    { "transatlantic", "WonderProxy, 2011: New York to Paris 78 ms round trip",
+      { 100000, 100, 390, 10, 5, 1 }, { 100000, 100, 390, 10, 5, 1 }, 0, 0, 0, 0 },
+    { "train", "after Li et al., SIGCOMM 2020, from high-speed rail: a failed handover every few "
+               "minutes, seconds without service; the figures are chosen here",
+      { 2000, 500, 600, 400, 100, 5 }, { 6000, 500, 600, 400, 100, 5 }, 0, 0, 3000, 60000 },
+};
+
+static const nkt_impair_step *nkti_profile_step(void) {
+    static const nkt_impair_step outage = { 20000, 3000, NULL };
+    return &outage;
+}
+
+static void nkti_profile_fill(const nkti_profile *profile, const nkti_profile_way *way,
+                              nkt_impairment *out) {
+    memset(out, 0, sizeof *out);
+    out->latency_ms = way->latency / 10.0;
+    out->jitter_ms = way->jitter / 10.0;
+    out->jitter = NKT_JITTER_NORMAL;
+    out->rate = (int64_t)way->rate * 125;
+    out->queue_bytes = (uint32_t)((uint64_t)way->rate * way->queue_ms / 8);
+    out->loss = way->loss / 10000.0;
+    out->loss_burst = way->burst;
+    out->stall = profile->stall / 100000.0;
+    out->stall_ms = profile->stall_ms;
+    if (profile->outage_ms == 0) return;
+    out->steps = nkti_profile_step();
+    out->step_count = 1;
+    out->repeat_ms = profile->outage_every_ms;
+}
+
+#define NKTI_PROFILE_COUNT ((int)(sizeof nkti_profiles / sizeof nkti_profiles[0]))
+
+NKT_API const char *nkt_impair_profile_name(int index) {
+    return index < 0 || index >= NKTI_PROFILE_COUNT ? NULL : nkti_profiles[index].name;
+}
+
+NKT_API const char *nkt_impair_profile_source(int index) {
+    return index < 0 || index >= NKTI_PROFILE_COUNT ? NULL : nkti_profiles[index].source;
+}
+
+NKT_API int nkt_impair_profile(const char *name, nkt_impairment *sending,
+                               nkt_impairment *receiving, nkt_problem *problem) {
+    for (int i = 0; name != NULL && i < NKTI_PROFILE_COUNT; i++) {
+        const nkti_profile *profile = &nkti_profiles[i];
+        if (strcmp(profile->name, name) != 0) continue;
+        if (sending != NULL) nkti_profile_fill(profile, &profile->up, sending);
+        if (receiving != NULL) nkti_profile_fill(profile, &profile->down, receiving);
+        return NKT_OK;
+    }
+    char why[sizeof problem->text];
+    nkti_text text = nkti_text_begin(why, sizeof why);
+    nkti_text_str(&text, "expected one of");
+    for (int i = 0; i < NKTI_PROFILE_COUNT; i++) {
+        nkti_text_str(&text, i == 0 ? " " : ", ");
+        nkti_text_str(&text, nkti_profiles[i].name);
+    }
+    return nkti_problem_set(problem, NKT_ENOTFOUND, "profile", -1, why);
+}
+
+//==============================================================================
+// MARK: @virtual - a clock that jumps
+//
+// Tables of functions in which a wait gives the turn to another thread, or,
+// when every thread waits, moves the clock. Wake-ups are flags with numbers
+// that no descriptor of the system has. One thread runs at a time, the one that
+// `current` points to. The others are parked, each on a wake-up of the
+// system's.
+//
+//     running --wait--> is another's wake-up posted, or is it new? its turn
+//                       else the clock goes to the first deadline: its turn
+//                       no deadline at all: NKT_EDEADLK for who came last
+//==============================================================================
+
+#define NKTI_VIRTUAL_FD ((nkt_fd)0x40000000)
+#define NKTI_VIRTUAL_WAKES 1024
+
+typedef struct nkti_vthread {
+    struct nkti_vthread *next;          // in the order of coming
+    nkt_wake parked;
+    nkt_watch *watches;
+    size_t count;
+    int64_t deadline;                   // NKTI_VIRTUAL_NEW: it has not run yet
+    bool has_turn;
+} nkti_vthread;
+
+#define NKTI_VIRTUAL_NEW ((int64_t)-1)
+
+struct nkti_virtual {
+    nkti_mutex lock;
+    int64_t now;
+    uint64_t seed, drawn;
+    nkti_vthread *threads, *current;
+    bool over;                          // the environment is being given back
+    uint8_t wakes[NKTI_VIRTUAL_WAKES];  // 0 = unused, 1 = open, 2 = posted
+};
+
+static struct nkti_virtual *nkti_virtual_of(nkt_env *env) {
+    return nkti_state(env)->clock;
+}
+
+static int nkti_virtual_slot(nkt_fd fd) {
+    nkt_fd slot = fd - NKTI_VIRTUAL_FD;
+    return slot >= 0 && slot < NKTI_VIRTUAL_WAKES ? (int)slot : -1;
+}
+
+// Fills `ready`. How many are; under the lock.
+static int nkti_virtual_look(struct nkti_virtual *clock, nkt_watch *watches, size_t count) {
+    int ready = 0;
+    for (size_t i = 0; i < count; i++) {
+        int slot = nkti_virtual_slot(watches[i].fd);
+        watches[i].ready = slot >= 0 && clock->wakes[slot] == 2 ? NKT_READ & watches[i].events : 0;
+        ready += watches[i].ready != 0;
+    }
+    return ready;
+}
+
+static bool nkti_virtual_can_run(struct nkti_virtual *clock, nkti_vthread *thread) {
+    return thread->deadline <= clock->now ||
+           nkti_virtual_look(clock, thread->watches, thread->count) > 0;
+}
+
+// Whose turn it is now, the clock moved if need be; NULL if nobody's ever.
+static nkti_vthread *nkti_virtual_pick(struct nkti_virtual *clock, nkti_vthread *after) {
+    nkti_vthread *thread = after;
+    nkti_vthread *first = NULL;
+    do {
+        thread = thread != NULL && thread->next != NULL ? thread->next : clock->threads;
+        if (nkti_virtual_can_run(clock, thread)) return thread;
+        if (first == NULL || thread->deadline < first->deadline) first = thread;
+    } while (thread != after && (after != NULL || thread->next != NULL));
+    if (first->deadline == NKT_NEVER) return NULL;
+    clock->now = first->deadline;
+    return first;
+}
+
+static void nkti_virtual_give(nkt_env *env, struct nkti_virtual *clock, nkti_vthread *to) {
+    clock->current = to;
+    if (to == NULL) return;
+    to->has_turn = true;
+    nkti_os_wake_post(env, &to->parked);
+}
+
+// Until it has its turn. Takes and leaves the lock locked.
+static void nkti_virtual_park(nkt_env *env, struct nkti_virtual *clock, nkti_vthread *thread) {
+    while (!thread->has_turn) {
+        nkt_watch watch;
+        watch.fd = thread->parked.wait_fd;
+        watch.events = NKT_READ;
+        watch.ready = 0;
+        nkti_mutex_unlock(&clock->lock);
+        nkti_os_core.wait(env, &watch, 1, NKT_NO_TIMEOUT);
+        nkti_mutex_lock(&clock->lock);
+    }
+    nkti_os_wake_drain(env, &thread->parked);
+    thread->has_turn = false;
+}
+
+static int nkti_virtual_wait(nkt_env *env, nkt_watch *watches, size_t count,
+                             int64_t timeout_ns) {
+    struct nkti_virtual *clock = nkti_virtual_of(env);
+    nkti_mutex_lock(&clock->lock);
+    nkti_vthread *me = clock->current;
+    int ready = nkti_virtual_look(clock, watches, count);
+    // Who does not want to wait lets the others have their turn all the same.
+    if (me == NULL || (ready > 0 && me->next == NULL && clock->threads == me)) {
+        nkti_mutex_unlock(&clock->lock);
+        return me == NULL ? (int)NKT_EINVAL : ready;
+    }
+    me->watches = watches;
+    me->count = count;
+    me->deadline = timeout_ns < 0 ? NKT_NEVER : nkti_after(clock->now, timeout_ns);
+    nkti_vthread *next = nkti_virtual_pick(clock, me);
+    int result = next == NULL ? (int)NKT_EDEADLK : NKT_OK;
+    if (next != NULL && next != me) {
+        nkti_virtual_give(env, clock, next);
+        nkti_virtual_park(env, clock, me);
+    }
+    me->deadline = NKT_NEVER;
+    if (result >= 0) result = nkti_virtual_look(clock, watches, count);
+    me->count = 0;
+    nkti_mutex_unlock(&clock->lock);
+    return result;
+}
+
+static int nkti_virtual_wake_open(nkt_env *env, nkt_wake *wake) {
+    struct nkti_virtual *clock = nkti_virtual_of(env);
+    int slot = 0;
+    nkti_mutex_lock(&clock->lock);
+    while (slot < NKTI_VIRTUAL_WAKES && clock->wakes[slot] != 0) slot++;
+    if (slot < NKTI_VIRTUAL_WAKES) clock->wakes[slot] = 1;
+    nkti_mutex_unlock(&clock->lock);
+    if (slot == NKTI_VIRTUAL_WAKES) return NKT_EMFILE;
+    wake->wait_fd = wake->post_fd = NKTI_VIRTUAL_FD + slot;
+    return NKT_OK;
+}
+
+static void nkti_virtual_wake_set(nkt_env *env, const nkt_wake *wake, uint8_t to) {
+    struct nkti_virtual *clock = nkti_virtual_of(env);
+    int slot = nkti_virtual_slot(wake->wait_fd);
+    if (slot < 0) return;
+    nkti_mutex_lock(&clock->lock);
+    clock->wakes[slot] = to;
+    nkti_mutex_unlock(&clock->lock);
+}
+
+static void nkti_virtual_wake_close(nkt_env *env, nkt_wake *wake) {
+    nkti_virtual_wake_set(env, wake, 0);
+    wake->wait_fd = wake->post_fd = NKT_NO_FD;
+}
+
+static void nkti_virtual_wake_post(nkt_env *env, const nkt_wake *wake) {
+    nkti_virtual_wake_set(env, wake, 2);
+}
+
+static void nkti_virtual_wake_drain(nkt_env *env, const nkt_wake *wake) {
+    nkti_virtual_wake_set(env, wake, 1);
+}
+
+static int64_t nkti_virtual_now(nkt_env *env) {
+    return nkti_virtual_of(env)->now;
+}
+
+static int nkti_virtual_random(nkt_env *env, void *buf, size_t len) {
+    struct nkti_virtual *clock = nkti_virtual_of(env);
+    uint8_t *out = (uint8_t *)buf;
+    for (size_t i = 0; i < len; i += 8) {
+        uint64_t draw = nkti_draw(clock->seed, clock->drawn++);
+        // By hand, so that both byte orders give the same.
+        for (size_t j = i; j < len && j < i + 8; j++, draw >>= 8) out[j] = (uint8_t)draw;
+    }
+    return NKT_OK;
+}
+
+// --- No sockets --------------------------------------------------------------
+
+static int nkti_virtual_no_socket(nkt_env *env, int family, int type, nkt_fd *fd) {
+    (void)env, (void)family, (void)type, (void)fd;
+    return NKT_EVIRTUAL;
+}
+
+static int nkti_virtual_no_option(nkt_env *env, nkt_fd fd, int option, int64_t *value) {
+    (void)env, (void)fd, (void)option, (void)value;
+    return NKT_EVIRTUAL;
+}
+
+static int32_t nkti_virtual_no_error(nkt_env *env) {
+    (void)env;
+    return 0;
+}
+
+static int nkti_virtual_resolve(nkt_env *env, const char *host, int family, nkt_ip *ips,
+                                int cap) {
+    (void)env, (void)host, (void)family, (void)ips, (void)cap;
+    return NKT_ENOTFOUND;
+}
+
+// --- Pollers -----------------------------------------------------------------
+
+// A poller has one registration here, its own wake-up.
+static int nkti_virtual_poll_open(nkt_env *env, void **backend) {
+    *backend = nkti_alloc(env, sizeof(nkt_poll_watch *));
+    return *backend != NULL ? NKT_OK : NKT_ENOMEM;
+}
+
+static void nkti_virtual_poll_close(nkt_env *env, void *backend) {
+    nkti_free(env, backend, sizeof(nkt_poll_watch *));
+}
+
+static int nkti_virtual_poll_set(nkt_env *env, void *backend, nkt_poll_watch *watch,
+                                 uint32_t events) {
+    (void)env;
+    if (nkti_virtual_slot(watch->fd) < 0) return NKT_EVIRTUAL;
+    *(nkt_poll_watch **)backend = events != 0 ? watch : NULL;
+    watch->events = events;
+    return NKT_OK;
+}
+
+static int nkti_virtual_poll_wait(nkt_env *env, void *backend, nkt_poll_event *out, int cap,
+                                  int64_t timeout_ns) {
+    nkt_poll_watch *watch = *(nkt_poll_watch **)backend;
+    nkt_watch one;
+    one.fd = watch != NULL ? watch->fd : NKT_NO_FD;
+    one.events = NKT_READ;
+    one.ready = 0;
+    int ready = nkti_virtual_wait(env, &one, 1, timeout_ns);
+    if (ready <= 0 || cap < 1) return ready;
+    out->cookie = watch->cookie;
+    out->events = NKT_READ;
+    return 1;
+}
+
+static nkt_fd nkti_virtual_poll_fd(nkt_env *env, void *backend) {
+    (void)env, (void)backend;
+    return NKT_NO_FD;
+}
+
+static const nkt_sys_poll nkti_virtual_poll = {
+    sizeof(nkt_sys_poll), nkti_virtual_poll_open, nkti_virtual_poll_close,
+    nkti_virtual_poll_set, nkti_virtual_poll_wait, nkti_virtual_poll_fd,
+    nkti_virtual_poll_close,
+};
+
+// --- Threads -----------------------------------------------------------------
+
+// Comes last in the order. NKT_OK, NKT_ENOMEM or NKT_EMFILE.
+static int nkti_virtual_enter(nkt_env *env, struct nkti_virtual *clock, bool runs,
+                              nkti_vthread **out) {
+    nkti_vthread *thread = (nkti_vthread *)calloc(1, sizeof *thread);
+    if (thread == NULL) return NKT_ENOMEM;
+    int err = nkti_os_wake_open(env, &thread->parked);
+    if (err < 0) {
+        free(thread);
+        return err;
+    }
+    thread->deadline = runs ? NKT_NEVER : NKTI_VIRTUAL_NEW;
+    nkti_mutex_lock(&clock->lock);
+    nkti_vthread **place = &clock->threads;
+    while (*place != NULL) place = &(*place)->next;
+    *place = thread;
+    if (runs) clock->current = thread;
+    else if (clock->current == NULL) nkti_virtual_give(env, clock, thread);
+    nkti_mutex_unlock(&clock->lock);
+    *out = thread;
+    return NKT_OK;
+}
+
+static void nkti_virtual_remove(nkt_env *env, struct nkti_virtual *clock,
+                                nkti_vthread *thread) {
+    nkti_vthread **place = &clock->threads;
+    while (*place != thread) place = &(*place)->next;
+    *place = thread->next;
+    nkti_os_wake_close(env, &thread->parked);
+    free(thread);
+}
+
+NKT_API int nkt_virtual_join(nkt_env *env) {
+    struct nkti_virtual *clock = env->state != NULL ? nkti_virtual_of(env) : NULL;
+    nkti_vthread *me;
+    if (clock == NULL) return NKT_EINVAL;
+    int err = nkti_virtual_enter(env, clock, false, &me);
+    if (err < 0) return err;
+    nkti_mutex_lock(&clock->lock);
+    nkti_virtual_park(env, clock, me);
+    me->deadline = NKT_NEVER;
+    nkti_mutex_unlock(&clock->lock);
+    return NKT_OK;
+}
+
+NKT_API int nkt_virtual_leave(nkt_env *env) {
+    struct nkti_virtual *clock = env->state != NULL ? nkti_virtual_of(env) : NULL;
+    if (clock == NULL) return NKT_EINVAL;
+    nkti_mutex_lock(&clock->lock);
+    nkti_vthread *me = clock->current, *next = NULL;
+    if (me != NULL) {
+        me->count = 0;
+        me->deadline = NKT_NEVER;
+        nkti_virtual_remove(env, clock, me);
+        if (clock->threads != NULL) next = nkti_virtual_pick(clock, NULL);
+        // Where all wait for ever, the first is told so by its own wait.
+        if (next == NULL) next = clock->threads;
+        nkti_virtual_give(env, clock, next);
+    }
+    nkti_mutex_unlock(&clock->lock);
+    return me != NULL ? NKT_OK : NKT_EINVAL;
+}
+
+typedef struct nkti_virtual_call {
+    nkt_env *env;
+    nkti_vthread *thread;
+    void (*run)(void *arg);
+    void *arg;
+} nkti_virtual_call;
+
+static void nkti_virtual_run(void *packed) {
+    nkti_virtual_call call = *(nkti_virtual_call *)packed;
+    struct nkti_virtual *clock = nkti_virtual_of(call.env);
+    free(packed);
+    nkti_mutex_lock(&clock->lock);
+    nkti_virtual_park(call.env, clock, call.thread);
+    call.thread->deadline = NKT_NEVER;
+    nkti_mutex_unlock(&clock->lock);
+    call.run(call.arg);
+    nkt_virtual_leave(call.env);
+}
+
+static int nkti_virtual_thread_start(nkt_env *env, void (*run)(void *arg), void *arg) {
+#if !defined(NETKIT_NO_THREADS)
+    // Resolvers answer on the spot: a look-up's worker waits for nothing here.
+    if (run == nkti_lookup_worker) {
+        run(arg);
+        return NKT_OK;
+    }
+#endif
+    nkti_virtual_call *call = (nkti_virtual_call *)calloc(1, sizeof *call);
+    if (call == NULL) return NKT_ENOMEM;
+    struct nkti_virtual *clock = nkti_virtual_of(env);
+    call->env = env;
+    call->run = run;
+    call->arg = arg;
+    int err = nkti_virtual_enter(env, clock, false, &call->thread);
+    if (err >= 0) {
+        err = nkti_os_thread_start(env, nkti_virtual_run, call);
+        if (err >= 0) return err;
+        nkti_mutex_lock(&clock->lock);
+        nkti_virtual_remove(env, clock, call->thread);
+        nkti_mutex_unlock(&clock->lock);
+    }
+    free(call);
+    return err;
+}
+
+static const nkt_sys_threads nkti_virtual_threads = {
+    sizeof(nkt_sys_threads), nkti_virtual_thread_start,
+};
+
+static void nkti_virtual_end(nkt_env *env) {
+    struct nkti_virtual *clock = nkti_virtual_of(env);
+    while (clock->threads != NULL) nkti_virtual_remove(env, clock, clock->threads);
+    nkti_mutex_free(&clock->lock);
+    free(clock);
+    nkti_state(env)->clock = NULL;
+}
+
+// The clock comes first: freeing it frees the table.
+typedef struct nkti_virtual_all {
+    struct nkti_virtual clock;
+    nkt_sys_core core;
+} nkti_virtual_all;
+
+NKT_API int nkt_env_init_virtual(nkt_env *env, uint64_t seed) {
+    nkti_vthread *me;
+    int err = nkt_env_init(env);
+    if (err < 0) return err;
+    nkti_virtual_all *all = (nkti_virtual_all *)calloc(1, sizeof *all);
+    if (all == NULL) {
+        nkt_env_free(env);
+        return NKT_ENOMEM;
+    }
+    nkt_sys_core *core = &all->core;
+    *core = nkti_os_core;
+    core->last_error = nkti_virtual_no_error;
+    core->open = nkti_virtual_no_socket;
+    core->get_option = nkti_virtual_no_option;
+    core->recv_wait = NULL;
+    core->wait = nkti_virtual_wait;
+    core->wake_open = nkti_virtual_wake_open;
+    core->wake_close = nkti_virtual_wake_close;
+    core->wake_post = nkti_virtual_wake_post;
+    core->wake_drain = nkti_virtual_wake_drain;
+    core->now_ns = nkti_virtual_now;
+    core->random = nkti_virtual_random;
+    env->core = core;
+    env->poll = &nkti_virtual_poll;
+    env->threads = &nkti_virtual_threads;
+    env->resolve = nkti_virtual_resolve;
+    nkti_mutex_init(&all->clock.lock);
+    all->clock.seed = seed;
+    nkti_state(env)->clock = &all->clock;
+    nkti_state(env)->end_clock = nkti_virtual_end;
+    err = nkti_virtual_enter(env, &all->clock, true, &me);
+    if (err < 0) nkt_env_free(env);
+    return err;
+}
+#endif
+
 #ifndef NETKIT_NO_LAYOUT
 //==============================================================================
 // MARK: @layout - sizes and offsets, for bindings
@@ -13454,6 +16081,34 @@ NKT_API int nkt_udp_pair(const nkt_udp_opts *a_opts, const nkt_udp_opts *b_opts,
         T(nkt_udp_info) F(nkt_udp_info, received) F(nkt_udp_info, received_bytes)         \
             F(nkt_udp_info, sent) F(nkt_udp_info, sent_bytes) F(nkt_udp_info, truncated)  \
             F(nkt_udp_info, joined) F(nkt_udp_info, sockets)
+#endif
+
+#ifdef NETKIT_NO_SIM
+    #define NKTI_LAYOUT_SIM(T, F)
+#else
+    #define NKTI_LAYOUT_SIM(T, F)                                                         \
+        T(nkt_impairment) F(nkt_impairment, seed) F(nkt_impairment, latency_ms)           \
+            F(nkt_impairment, jitter_ms) F(nkt_impairment, jitter)                        \
+            F(nkt_impairment, overtake) F(nkt_impairment, rate)                           \
+            F(nkt_impairment, queue_bytes) F(nkt_impairment, mtu) F(nkt_impairment, loss) \
+            F(nkt_impairment, loss_burst) F(nkt_impairment, burst_loss)                   \
+            F(nkt_impairment, duplicate) F(nkt_impairment, reorder)                       \
+            F(nkt_impairment, reorder_ms) F(nkt_impairment, corrupt)                      \
+            F(nkt_impairment, stall) F(nkt_impairment, stall_ms)                          \
+            F(nkt_impairment, piece_max) F(nkt_impairment, cut)                           \
+            F(nkt_impairment, cut_bytes) F(nkt_impairment, cut_ms)                        \
+            F(nkt_impairment, accept_ms) F(nkt_impairment, steps)                         \
+            F(nkt_impairment, step_count) F(nkt_impairment, repeat_ms)                    \
+            F(nkt_impairment, problem)                                                    \
+        T(nkt_impair_step) F(nkt_impair_step, at_ms) F(nkt_impair_step, for_ms)           \
+            F(nkt_impair_step, to)                                                        \
+        T(nkt_impair_stats) F(nkt_impair_stats, seed) F(nkt_impair_stats, sent)           \
+            F(nkt_impair_stats, sent_bytes) F(nkt_impair_stats, delivered)                \
+            F(nkt_impair_stats, delivered_bytes) F(nkt_impair_stats, lost)                \
+            F(nkt_impair_stats, overflowed) F(nkt_impair_stats, oversized)                \
+            F(nkt_impair_stats, duplicated) F(nkt_impair_stats, reordered)                \
+            F(nkt_impair_stats, corrupted) F(nkt_impair_stats, stalls)                    \
+            F(nkt_impair_stats, under_way) F(nkt_impair_stats, queue_high)
 #endif
 
 #define NKTI_LAYOUT(T, F)                                                                     \
@@ -13544,7 +16199,8 @@ NKT_API int nkt_udp_pair(const nkt_udp_opts *a_opts, const nkt_udp_opts *b_opts,
         F(nkt_listen_opts, backlog) F(nkt_listen_opts, accept_timeout_ms)                     \
         F(nkt_listen_opts, interface_name) F(nkt_listen_opts, problem)                        \
         F(nkt_listen_opts, stream)                                                            \
-    NKTI_LAYOUT_UDP(T, F)
+    NKTI_LAYOUT_UDP(T, F)                                                                     \
+    NKTI_LAYOUT_SIM(T, F)
 
 #define NKTI_TYPE_NAME(type) #type "\0"
 #define NKTI_FIELD_NAME(type, field) "." #field "\0"

@@ -429,7 +429,7 @@ def layout_is_complete(header):
             declared += ["%s.%s" % (name, re.search(r"(\w+)(\[\w+\])*$", part.strip()).group(1))
                          for part in parts if part.strip()]
     table = text[text.index("#define NKTI_LAYOUT(T, F)"):text.index("#define NKTI_TYPE_NAME")]
-    for part in ("NKTI_LAYOUT_NET", "NKTI_LAYOUT_UDP"):
+    for part in ("NKTI_LAYOUT_NET", "NKTI_LAYOUT_UDP", "NKTI_LAYOUT_SIM"):
         rows = re.search(r"#define %s\(T, F\) +\\\n((?:.*\\\n)*.*)" % part, text).group(1)
         table = table.replace(part + "(T, F)", rows)
     listed = [".".join(filter(None, row)) for row in
@@ -493,8 +493,8 @@ def widths(header):
 
 @rule("lengths")
 def lengths(header):
-    if len(header.lines) >= 14000:
-        yield "netkit.h", len(header.lines), "it has 14,000 lines or more"
+    if len(header.lines) >= 20000:
+        yield "netkit.h", len(header.lines), "it has 20,000 lines or more"
     for path in c_files():
         for name, begin, _, end in functions(blanked(read(path)).split("\n")):
             if end - begin + 1 > 70:

@@ -407,6 +407,10 @@ def environment(config=None):
         # How a test builds and runs something itself.
         env["NKT_TEST_CC"] = " ".join(config.cc)
         env["NKT_TEST_PREFIX"] = " ".join(config.prefix)
+        # The long way of a program is gone once.
+        env.pop("NKT_TEST_ALL", None)
+        if config.name == "default" and "--all" in sys.argv:
+            env["NKT_TEST_ALL"] = "1"
     if config is not None and config.wine:
         env["WINEDEBUG"] = "-all"
         env["WINEPREFIX"] = os.path.join(BUILD, "wine")

@@ -223,6 +223,8 @@ ERRNO: Dict[int, int] = {
     _lib.ENETDOWN: _errno.ENETDOWN,
     _lib.EGROUP: _errno.EINVAL,
     _lib.EFAMILY: _number("EAFNOSUPPORT"),
+    _lib.EVIRTUAL: _errno.ENOTSOCK,
+    _lib.EDEADLK: _errno.EDEADLK,
 }
 
 _ADDRESS_CODES = frozenset((_lib.EADDR, _lib.EPORT, _lib.ENAME, _lib.EAMBIGUOUS))

@@ -60,6 +60,8 @@ ENETDOWN = -35
 EOS = -36
 EGROUP = -37
 EFAMILY = -38
+EVIRTUAL = -39
+EDEADLK = -40
 
 READ = 1
 WRITE = 2
@@ -459,6 +461,21 @@ nkt_udp_link_watch        v:pup
 nkt_poller_add_udp        i:ppp
 nkt_poller_want_udp       i:ppu
 nkt_poller_remove_udp     i:pp
+nkt_sleep                 i:pi
+nkt_impair_profile        i:sppp
+nkt_impair_profile_name   s:i
+nkt_impair_profile_source s:i
+nkt_conn_impair           i:pp
+nkt_conn_impair_ways      i:ppp
+nkt_conn_impair_stats     i:pup
+nkt_listener_impair       i:pp
+nkt_listener_impair_ways  i:ppp
+nkt_udp_impair            i:pp
+nkt_udp_impair_ways       i:ppp
+nkt_udp_impair_stats      i:pup
+nkt_env_init_virtual      i:pQ
+nkt_virtual_join          i:p
+nkt_virtual_leave         i:p
 nkt_layout                z:pp
 """.strip().split("\n"))
 
