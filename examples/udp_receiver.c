@@ -5,7 +5,7 @@
 //     cc -I. examples/udp_receiver.c -o udp_receiver -pthread
 //     ./udp_receiver :5005
 //
-// Prints "listening on [::]:5005" and then each message and its sender.
+// Prints "on port 5005" and then each message and its sender.
 
 #define NETKIT_IMPLEMENTATION
 #include "netkit.h"
@@ -16,15 +16,11 @@ int main(int argc, char **argv) {
     nkt_udp *udp;
     nkt_addr addr;
     ptrdiff_t got = nkt_udp_open(argc > 1 ? argv[1] : ":5005", NULL, &udp);
-    if (got >= 0 && (got = nkt_udp_local(udp, &addr)) >= 0) {
-        nkt_addr_format(&addr, text, sizeof text);
-        printf("listening on %s\n", text);
-        fflush(stdout);
-    }
-    while (got >= 0 && (got = nkt_udp_recv(udp, buf, sizeof buf, &addr)) >= 0) {
+    if (got >= 0 && (got = nkt_udp_local(udp, &addr)) >= 0) printf("on port %u\n", addr.port);
+    while (got >= 0 && fflush(stdout) == 0) {
+        if ((got = nkt_udp_recv(udp, buf, sizeof buf, &addr)) < 0) break;
         nkt_addr_format(&addr, text, sizeof text);
         printf("%.*s from %s\n", (int)got, buf, text);
-        fflush(stdout);
     }
     fprintf(stderr, "%s\n", nkt_strerror((int)got));
     return 1;

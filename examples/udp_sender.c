@@ -15,20 +15,18 @@
 #include <stdlib.h>
 
 int main(int argc, char **argv) {
-    nkt_udp_opts opts = {0};
-    opts.recv_timeout_ms = 1000;
+    nkt_udp_opts opts = {.recv_timeout_ms = 1000};
     nkt_udp *udp;
     char text[64];
-    int err = nkt_udp_open(NULL, &opts, &udp);
+    ptrdiff_t err = nkt_udp_open(NULL, &opts, &udp);
     if (err >= 0) err = nkt_udp_connect(udp, argc > 1 ? argv[1] : "localhost:5005");
     for (int i = 1; err >= 0 && (argc < 3 || i <= strtol(argv[2], NULL, 10)); i++) {
         snprintf(text, sizeof text, "message %d", i);
-        err = (int)nkt_udp_send_str(udp, text, NULL);
-        if (err < 0) break;
+        if ((err = nkt_udp_send_str(udp, text, NULL)) < 0) break;
         printf("sent %s\n", text);
-        err = (int)nkt_udp_recv(udp, text, sizeof text, NULL);     // an answer, or a second
+        err = nkt_udp_recv(udp, text, sizeof text, NULL);      // an answer, or a second
         if (err == NKT_ETIMEDOUT) err = NKT_OK;
     }
-    if (err < 0) fprintf(stderr, "%s\n", nkt_strerror(err));
+    if (err < 0) fprintf(stderr, "%s\n", nkt_strerror((int)err));
     return err < 0;
 }

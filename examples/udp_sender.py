@@ -14,10 +14,9 @@ import time
 
 import netkit
 
-target = sys.argv[1] if len(sys.argv) > 1 else "localhost:5005"
 numbers = range(1, int(sys.argv[2]) + 1) if len(sys.argv) > 2 else itertools.count(1)
 with netkit.udp() as sock:
-    sock.connect(target)
+    sock.connect(sys.argv[1] if len(sys.argv) > 1 else "localhost:5005")
     for number in numbers:
         try:
             sock.send(f"message {number}".encode())

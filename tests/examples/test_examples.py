@@ -535,7 +535,7 @@ def rot13():
 
 def udp_pair():
     receiver = start("udp_receiver", ":0")
-    port = receiver.port()
+    port = int(receiver.expect(r"^on port (\d+)$").group(1))
     for host in loopbacks():
         sender = start("udp_sender", f"{host}:{port}", "2")
         for number in (1, 2):

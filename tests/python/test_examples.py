@@ -60,6 +60,25 @@ class Examples(unittest.TestCase):
         self.assertEqual(status, 1)
         self.assertRegex(said, r"^cannot connect: .*refused")
 
+    def test_datagrams(self):
+        receiver = subprocess.Popen(example("udp_receiver.py") + [":0"],
+                                    stdin=subprocess.DEVNULL, stdout=subprocess.PIPE)
+        self.addCleanup(receiver.stdout.close)
+        self.addCleanup(receiver.wait)
+        self.addCleanup(receiver.kill)
+        first = receiver.stdout.readline().decode()
+        port = re.fullmatch(r"listening on \[::\]:(\d+)\n", first).group(1)
+        for host in ("127.0.0.1", "[::1]", "localhost"):
+            self.assertEqual(run("udp_sender.py", "%s:%s" % (host, port), "2"),
+                             (0, "sent message 1\nsent message 2\n"))
+            for number in (1, 2):
+                self.assertRegex(receiver.stdout.readline().decode(),
+                                 r"^message %d from (127\.0\.0\.1|\[::1\]):\d+\n$" % number)
+        receiver.kill()
+        receiver.wait()
+        self.assertEqual(run("udp_sender.py", "127.0.0.1:" + port, "2"),
+                         (1, "sent message 1\nconnection refused: nothing listens there\n"))
+
     def test_chat_server(self):
         server = subprocess.Popen(example("chat_server.py") + ["localhost:0"],
                                   stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
