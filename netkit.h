@@ -288,9 +288,9 @@ NKT_API const char *nkt_version(void);
     X(EOF, -2, "end of stream: the peer has finished sending")                           \
     X(EINVAL, -3, "bad argument or option")                                              \
     X(EADDR, -4, "not a valid IP address")                                               \
-    X(EPORT, -5, "not a valid port: a number from 0 to 65535")                           \
+    X(EPORT, -5, "not a valid port: 0 to 65535")                                         \
     X(ENAME, -6, "not a valid host name")                                                \
-    X(EAMBIGUOUS, -7, "an IPv6 address with a port needs brackets: [address]:port")      \
+    X(EAMBIGUOUS, -7, "an IPv6 address with a port is written [address]:port")           \
     X(ENOMEM, -8, "out of memory")                                                       \
     X(ENOSPACE, -9, "the buffer is too small")                                           \
     X(ETIMEDOUT, -10, "timed out")                                                       \
@@ -303,7 +303,7 @@ NKT_API const char *nkt_version(void);
     X(ERESET, -17, "connection reset by the peer")                                       \
     X(EPIPE, -18, "closed for writing")                                                  \
     X(EABORTED, -19, "connection aborted")                                               \
-    X(ENETUNREACH, -20, "network unreachable: no route from here")                       \
+    X(ENETUNREACH, -20, "network unreachable: no route")                                 \
     X(EHOSTUNREACH, -21, "host unreachable")                                             \
     X(EADDRINUSE, -22, "address already in use")                                         \
     X(EADDRNOTAVAIL, -23, "not an address of this host")                                 \
@@ -316,13 +316,13 @@ NKT_API const char *nkt_version(void);
     X(ELOOKUP, -30, "the look-up failed for now")                                        \
     X(ENODEV, -31, "no such network interface")                                          \
     X(EMSGSIZE, -32, "larger than the network takes")                                    \
-    X(ENOTSOCK, -33, "not a socket of the right kind")                                   \
-    X(EFORKED, -34, "the handle belongs to the parent process")                          \
+    X(ENOTSOCK, -33, "not a socket of that kind")                                        \
+    X(EFORKED, -34, "it belongs to the parent process")                                  \
     X(ENETDOWN, -35, "the network is down")                                              \
     X(EOS, -36, "a system error; see its own code")                                      \
     X(EGROUP, -37, "not a multicast group")                                              \
     X(EFAMILY, -38, "an address of the wrong family")                                    \
-    X(EVIRTUAL, -39, "no system sockets in virtual time")                                \
+    X(EVIRTUAL, -39, "no sockets in virtual time")                                       \
     X(EDEADLK, -40, "all wait for ever")
 
 enum {

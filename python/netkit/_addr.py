@@ -370,7 +370,7 @@ def _parse_port(text: str, shown: object) -> int:
     if (text.isascii() and text.isdigit() and len(text) <= 5 and
             (text[0] != "0" or text == "0") and int(text) <= 65535):
         return int(text)
-    raise _bad(_lib.EPORT, shown, "not a valid port: a number from 0 to 65535")
+    raise _bad(_lib.EPORT, shown, "not a valid port: 0 to 65535")
 
 
 def _check_port(port: object) -> int:
@@ -379,7 +379,7 @@ def _check_port(port: object) -> int:
     if isinstance(port, bool) or not isinstance(port, int):
         raise TypeError("a port is an integer, not %s" % type(port).__name__)
     if not 0 <= port <= 65535:
-        raise _bad(_lib.EPORT, port, "not a valid port: a number from 0 to 65535")
+        raise _bad(_lib.EPORT, port, "not a valid port: 0 to 65535")
     return port
 
 
@@ -454,7 +454,7 @@ class Address:
                 raise _bad_ip(text)
         elif ":" in host:
             raise _bad(_lib.EAMBIGUOUS, text,
-                       "an IPv6 address with a port needs brackets: [address]:port")
+                       "an IPv6 address with a port is written [address]:port")
         else:
             ip = IP(host)
         return ip, _parse_port(port, text) if port else _check_port(-1)
