@@ -138,6 +138,7 @@ static struct {
     bool for_good;
     long calls[F_COUNT];
     bool fired;
+    int option;                 // which one set_option has refused
     bool told;                  // a call has returned the failure, or an excuse holds
     bool broken;                // the row has noticed and is led to its end
     int hard;                   // checks that nothing excuses
@@ -268,6 +269,13 @@ static ptrdiff_t fault_send(nkt_env *env, nkt_fd fd, const nkt_str *pieces, size
     return BASE->send(env, fd, &one, 1);
 }
 
+static int fault_set_option(nkt_env *env, nkt_fd fd, int option, int64_t value) {
+    int err = enter(F_set_option);
+    if (err >= 0) return BASE->set_option(env, fd, option, value);
+    fault.option = option;
+    return err;
+}
+
 #define PLAIN(name, declaration, call)                                                   \
     static int fault_##name declaration {                                                \
         int err = enter(F_##name);                                                       \
@@ -278,7 +286,6 @@ PLAIN(listen, (nkt_env *env, nkt_fd fd, int backlog), (env, fd, backlog))
 PLAIN(connect, (nkt_env *env, nkt_fd fd, const void *addr, size_t len), (env, fd, addr, len))
 PLAIN(connect_result, (nkt_env *env, nkt_fd fd), (env, fd))
 PLAIN(shutdown, (nkt_env *env, nkt_fd fd, uint32_t directions), (env, fd, directions))
-PLAIN(set_option, (nkt_env *env, nkt_fd fd, int option, int64_t value), (env, fd, option, value))
 PLAIN(get_option, (nkt_env *env, nkt_fd fd, int option, int64_t *value),
       (env, fd, option, value))
 PLAIN(bind_interface, (nkt_env *env, nkt_fd fd, const char *name, int family),

@@ -167,14 +167,13 @@ static bool is_end_for_reset(int kind, long long got) {
     return kind == TEST_NUMBER && got == NKT_EOF && tasks[fault.task].r->run == row_abort;
 }
 
-static bool waits_for_signals(int kind, long long got) {
-    (void)kind, (void)got;
-    return tested->signals;
+static bool is_no_signal_yet(int kind, long long got) {
+    return kind == TEST_OTHER && got == 0 && tasks[fault.task].r->run == row_signal_writing;
 }
 
-static bool needs_small_buffers(int kind, long long got) {
-    (void)kind, (void)got;
-    return tested->small_buffers;
+static bool is_written_at_once(int kind, long long got) {
+    return kind == TEST_NUMBER && got == NKT_OK && tested->small_buffers &&
+           fault.option == NKT_SO_SEND_BUFFER;
 }
 
 static const excuse_row excuses[] = {
@@ -195,10 +194,11 @@ static const excuse_row excuses[] = {
     // Its contract: the peer sees an end then. The handle is gone, nobody is
     // left to be told.
     {"an end in the place of a reset", F_set_option, 0, is_end_for_reset},
-    // Not of netkit: the row waits for a signal, and nobody sent this one.
-    {"the row waits for a signal", F_COUNT, NKT_EINTR, waits_for_signals},
-    // A buffer's size is a wish, and its failure is not told; the row needs it.
-    {"the row needs small buffers", F_set_option, 0, needs_small_buffers},
+    // The write ends as the row wants, and the row's signal has not come yet.
+    {"a write that no signal has ended", F_wait, NKT_EINTR, is_no_signal_yet},
+    // A buffer's size is a wish, and its failure is not told: all fits into a
+    // large one, where the row wants to be told of a full one.
+    {"a write that did not wait", F_set_option, 0, is_written_at_once},
 };
 
 #define EXCUSE_COUNT (sizeof excuses / sizeof excuses[0])
