@@ -519,12 +519,13 @@ def programs_of(config, words):
     return found
 
 
-def own_second(sources):
+def ordered(sources):
     """The first makes what they share; those that have an implementation of their own come next,
-    so that no worker waits for it."""
+    so that no worker waits for it; then those that take long, which should not be the last."""
     own = [source for source in sources if is_inside([source] + companions(source))]
     shared = [source for source in sources if source not in own]
-    return shared[:1] + own + shared[1:]
+    long = [source for source in shared[1:] if source.endswith("scenario.c")]
+    return shared[:1] + own + long + [source for source in shared[1:] if source not in long]
 
 
 def plan(options):
@@ -549,7 +550,7 @@ def plan(options):
             jobs.append((config.name, lambda c=config, w=why: refused(c, w), False))
             continue
         # Fewer, if only an emulator runs them.
-        for source in own_second(programs_of(config, words)):
+        for source in ordered(programs_of(config, words)):
             name = config.name + ": " + os.path.relpath(source, os.path.join(ROOT, "tests"))
             # The table of scenarios waits for time-outs half of its time.
             waits = options.all and name.endswith("scenario.c")

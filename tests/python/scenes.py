@@ -468,6 +468,21 @@ async def _(s):
     await s.line(b"t\n")
 
 
+@row("cr_lines: going back to behind a CR", not_on=("pair",))
+async def _(s):
+    await s.open(cr_lines=True)
+    await s.say(b"one\r")
+    await s.line(b"one\n")
+    await s.say(b"\ntwo\nthree\r")
+    await s.arrived(10)
+    await s.line(b"two\n")
+    s.equal((await s.do(s.a.peek, 2))[:2], b"th")
+    await s.line(b"three\n")
+    await s.say(b"\n\nfour\n")
+    await s.line(b"\n")
+    await s.line(b"four\n")
+
+
 @row("putting back more than the buffer holds", not_on=("pair",))
 async def _(s):
     """A time-out in the middle of much leaves all of it for other reads."""
