@@ -1182,7 +1182,8 @@ def listen(address: AddressLike = ":0", port: Optional[int] = None, *,
     interface           only through this one, by name
 
     The others are for what it accepts; see connect(). Raises AddressError, a ValueError, for bad
-    text, OSError (EADDRINUSE, EADDRNOTAVAIL, EOPNOTSUPP), PermissionError.
+    text, OSError (EADDRINUSE, EADDRNOTAVAIL, EOPNOTSUPP, ENAMETOOLONG: a Unix-domain path of more
+    than 107 bytes), PermissionError.
 
     >>> import netkit
     >>> with netkit.listen("localhost:0") as listener:
@@ -1279,8 +1280,10 @@ def serve(handler: Callable[[Connection], object], address: Union[AddressLike, L
     elsewhere to end this. With `max_clients` no more are accepted while so many are served; the
     others wait in the system's queue. `timeout` is the connections'. For the rest see listen().
 
-    When it ends, the connections that are still served are interrupted. What a handler raises
-    ends its connection and is shown as that of any thread, but for ConnectionError: peers go.
+    When it ends, the connections that are still served are interrupted, as by interrupt(), and
+    not waited for: a handler that has something to finish does it when its call ends by that,
+    which is not shown. What a handler raises ends its connection and is shown as that of any
+    thread, but for ConnectionError: peers go.
 
     >>> import netkit, threading
     >>> def talk(conn):

@@ -38,6 +38,7 @@ class Custom:
         self.raised: Optional[BaseException] = None
         self.rest = b""                 # of a recv that gave more than was asked for
         self.blocked = 0                # directions that said "not now"
+        self.inside = 0                 # calls of its methods that are under way
         self.key = id(self)
         self.table = _lib.nkt_transport(
             size=ctypes.sizeof(_lib.nkt_transport), name=type(target).__name__.encode(),
@@ -81,6 +82,7 @@ def _not_now(custom: Custom, direction: int) -> int:
 
 def _do_recv(link: int, buffer: int, size: int) -> int:
     custom = _of(link)
+    custom.inside += 1
     try:
         data = custom.rest or custom.target.recv(size)
         if data is None:
@@ -94,10 +96,13 @@ def _do_recv(link: int, buffer: int, size: int) -> int:
         return _not_now(custom, _lib.READ)
     except BaseException as raised:
         return custom.fail(raised)
+    finally:
+        custom.inside -= 1
 
 
 def _do_send(link: int, pieces: int, count: int) -> int:
     custom = _of(link)
+    custom.inside += 1
     try:
         array = ctypes.cast(pieces, ctypes.POINTER(_lib.nkt_str))
         # Many small pieces are one call, a large one is not copied twice.
@@ -120,10 +125,13 @@ def _do_send(link: int, pieces: int, count: int) -> int:
         return _not_now(custom, _lib.WRITE)
     except BaseException as raised:
         return custom.fail(raised)
+    finally:
+        custom.inside -= 1
 
 
 def _do_shutdown_write(link: int) -> int:
     custom = _of(link)
+    custom.inside += 1
     try:
         method = getattr(custom.target, "shutdown_write", None)
         if method is not None:
@@ -133,6 +141,8 @@ def _do_shutdown_write(link: int) -> int:
         return _not_now(custom, _lib.WRITE)
     except BaseException as raised:
         return custom.fail(raised)
+    finally:
+        custom.inside -= 1
 
 
 def _do_watch(link: int, want: int, out: int) -> None:
@@ -143,6 +153,7 @@ def _do_watch(link: int, want: int, out: int) -> None:
         return
     method = getattr(custom.target, "fileno", None)
     if method is not None:
+        custom.inside += 1
         try:
             _lib.quick.nkt_interest_add(out, method(), want)
             # Whether it is ready is the descriptor's to say from here on.
@@ -150,6 +161,8 @@ def _do_watch(link: int, want: int, out: int) -> None:
         except BaseException as raised:
             custom.raised = raised
             interest.ready = True
+        finally:
+            custom.inside -= 1
 
 
 def _do_close(link: int, abort: bool) -> None:

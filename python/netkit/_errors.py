@@ -282,6 +282,14 @@ def os_exception(code: int, os_error: int = 0, message: str = "") -> OSError:
     return _with(made, code)                            # type: ignore[no-any-return]
 
 
+def listen_error(code: int, os_error: int, message: str) -> Exception:
+    """The exception for a listen that failed."""
+    made = error(code, os_error, message)
+    if code == _lib.ETOOLONG:
+        return _with(OSError(_errno.ENAMETOOLONG, message), code)   # type: ignore[no-any-return]
+    return made
+
+
 def lookup_error(code: int, message: str) -> OSError:
     """The socket.gaierror for a look-up."""
     number = _socket.EAI_AGAIN if code == _lib.ELOOKUP else _socket.EAI_NONAME
@@ -293,7 +301,7 @@ def connect_error(code: int, os_error: int, message: str, attempts: Tuple[Attemp
     """The exception for a connect that failed after its arguments were found good."""
     if code in _ADDRESS_CODES or code in (_lib.EINVAL, _lib.ENOMEM):
         return error(code, os_error, message)
-    number = _errno_of(code, os_error)
+    number = _errno.ENAMETOOLONG if code == _lib.ETOOLONG else _errno_of(code, os_error)
     made: ConnectError
     if code in (_lib.ENOTFOUND, _lib.ELOOKUP) and not unix:
         number = _socket.EAI_AGAIN if code == _lib.ELOOKUP else _socket.EAI_NONAME

@@ -7,7 +7,8 @@ import math
 
 from . import _lib
 from ._addr import IP, Address, target_text
-from ._errors import Attempt, connect_error, error, lookup_error, os_exception, text
+from ._errors import (Attempt, connect_error, error, listen_error, lookup_error, os_exception,
+                      text)
 from ._lib import quick
 
 TYPE_CHECKING = False
@@ -203,7 +204,7 @@ def open_listener(nonblocking: bool, address: AddressLike, port: Optional[int],
     err = quick.nkt_listen(encode_text(target), ctypes.byref(options), ctypes.byref(handle))
     if err < 0:
         said = problem.text.decode("utf-8", "replace") if problem.err else text(err)
-        raise error(err, problem.os_error, "%r: %s" % (target, said))
+        raise listen_error(err, problem.os_error, "%r: %s" % (target, said))
     return handle
 
 

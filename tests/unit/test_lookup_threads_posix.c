@@ -100,6 +100,27 @@ static int lively(nkt_env *env, const char *host, int family, nkt_ip *ips, int c
     return family == NKT_IPV4 ? 1 : (int)NKT_ENOTFOUND;
 }
 
+// Ends, on the worker's thread, what the look-up is for.
+static nkt_task *own_task;          // atomic
+static nkt_conn *own_conn;          // atomic
+
+static int traitor(nkt_env *env, const char *host, int family, nkt_ip *ips, int cap) {
+    nkt_task *task = NULL;
+    nkt_conn *conn = NULL;
+    (void)env, (void)host, (void)cap;
+    enter();
+    for (int i = 0; i < 10000 && task == NULL && conn == NULL; i++) {
+        nap_ms(1);
+        task = __atomic_load_n(&own_task, __ATOMIC_SEQ_CST);
+        conn = __atomic_load_n(&own_conn, __ATOMIC_SEQ_CST);
+    }
+    if (task != NULL) nkt_task_cancel(task);
+    if (conn != NULL) nkt_conn_interrupt(conn);
+    ips[0] = nkt_ip_loopback(family);
+    leave();
+    return 1;
+}
+
 static int system_code;             // atomic: what the system's resolver says
 
 static int false_getaddrinfo(const char *host, const char *service, const struct addrinfo *hints,
@@ -146,6 +167,13 @@ static void wait_entered(int count) {
     CHECK_INT(get(&entered), count);
 }
 
+// Until so many have been inside and nobody is.
+static void wait_left(int count) {
+    wait_entered(count);
+    for (int i = 0; i < 10000 && get(&inside) > 0; i++) nap_ms(1);
+    CHECK_INT(get(&inside), 0);
+}
+
 static nkt_connect_opts connect_opts(probe *p, int32_t timeout_ms) {
     nkt_connect_opts opts;
     memset(&opts, 0, sizeof opts);
@@ -170,6 +198,34 @@ static int since_ms(int64_t start) {
 //------------------------------------------------------------------------------
 // A dead resolver
 //------------------------------------------------------------------------------
+
+static void given_up_within(void) {
+    TEST("bug 42: a look-up that its resolver cancels, a connect that it interrupts") {
+        probe p;
+        nkt_ip ip;
+        nkt_task *task = NULL;
+        nkt_conn *conn = NULL;
+        begin(&p, traitor);
+        nkt_lookup_opts opts;
+        memset(&opts, 0, sizeof opts);
+        opts.env = &p.env;
+        CHECK_INT(nkt_lookup_start("example.org", &opts, &task), NKT_OK);
+        __atomic_store_n(&own_task, task, __ATOMIC_SEQ_CST);
+        CHECK_INT(nkt_task_wait(task, -1), NKT_ECANCELED);
+        CHECK_INT(nkt_lookup_finish(task, &ip, 1), NKT_ECANCELED);
+        wait_left(2);
+        __atomic_store_n(&own_task, NULL, __ATOMIC_SEQ_CST);
+        nkt_task_close(task);
+        nkt_connect_opts connecting = connect_opts(&p, -1);
+        CHECK_INT(nkt_connect_start("example.org:80", &connecting, &conn), NKT_OK);
+        __atomic_store_n(&own_conn, conn, __ATOMIC_SEQ_CST);
+        CHECK_INT(nkt_connect_wait(conn, -1), NKT_ECANCELED);
+        wait_left(4);
+        __atomic_store_n(&own_conn, NULL, __ATOMIC_SEQ_CST);
+        nkt_conn_close(conn);
+        end(&p);
+    }
+}
 
 static void in_time(void) {
     TEST("bug 34: a connect with 200 ms returns within 300 ms, whatever the resolver does") {
@@ -727,6 +783,7 @@ int main(int argc, char **argv) {
     tasks_at_start = count_tasks();
     processes(argc > 0 ? argv[0] : "./x");
     in_time();
+    given_up_within();
     thousand();
     poller();
     stress();

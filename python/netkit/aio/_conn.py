@@ -784,7 +784,12 @@ class Connection(ConnectionBase):
         self._sender.close()
         if self._epoch is Process.epoch:
             self._watch.close()
-        how(handle)
+        if self._custom is not None and self._custom.inside > 0:
+            # One of the object's own methods closes it: C is still in the call that has led there.
+            quick.nkt_conn_interrupt(handle)
+            self._loop.call_soon(how, handle)
+        else:
+            how(handle)
 
     def interrupt(self) -> None:
         """Ends every wait of other tasks in this connection, now and for good: they raise OSError

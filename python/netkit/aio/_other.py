@@ -235,7 +235,7 @@ class CustomWatch(Waiters):
 
     def __init__(self, loop: asyncio.AbstractEventLoop, handle: ctypes.c_void_p) -> None:
         super().__init__(loop)
-        self.handle = handle
+        self.handle: Optional[ctypes.c_void_p] = handle
         self.watches: Dict[int, Waiters] = {}       # by descriptor
 
     def want_read(self) -> None:
@@ -246,7 +246,11 @@ class CustomWatch(Waiters):
 
     def ask(self, want: int, waiters: List[Waiter]) -> None:
         interest = _lib.nkt_interest()
-        quick.nkt_conn_watch(self.handle, want, ctypes.byref(interest))
+        if self.handle is not None:
+            quick.nkt_conn_watch(self.handle, want, ctypes.byref(interest))
+        if self.handle is None or not waiters:
+            wake(waiters)           # it was closed or interrupted, perhaps just now by fileno()
+            return
         if interest.ready:
             self.loop.call_soon(self.told)
         if interest.deadline_ns != _lib.NEVER:
@@ -270,6 +274,7 @@ class CustomWatch(Waiters):
             wake(self.writers)
 
     def close(self) -> None:
+        self.handle = None
         for watch in self.watches.values():
             watch.close()
         super().close()

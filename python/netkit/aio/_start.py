@@ -183,7 +183,8 @@ def listen(address: AddressLike = ":0", port: Optional[int] = None, *,
     interface           only through this one, by name
 
     The others are for what it accepts; see connect(). Raises AddressError, a ValueError, for bad
-    text, OSError (EADDRINUSE, EADDRNOTAVAIL, EOPNOTSUPP), PermissionError.
+    text, OSError (EADDRINUSE, EADDRNOTAVAIL, EOPNOTSUPP, ENAMETOOLONG: a Unix-domain path of more
+    than 107 bytes), PermissionError.
 
     >>> import asyncio
     >>> from netkit import aio
@@ -294,9 +295,9 @@ async def serve(handler: Callable[[Connection], Awaitable[object]],
     elsewhere to end this. With `max_clients` no more are accepted while so many are served; the
     others wait in the system's queue. `timeout` is the connections'. For the rest see listen().
 
-    When it ends, the tasks that still serve are cancelled and waited for. What a handler raises
-    ends its connection and goes to the loop's exception handler, but for ConnectionError: peers
-    go.
+    When it ends, the tasks that still serve are cancelled and waited for: a handler that has
+    something to finish does it when it is cancelled. What a handler raises ends its
+    connection and goes to the loop's exception handler, but for ConnectionError: peers go.
 
     >>> import asyncio
     >>> from netkit import aio
