@@ -179,6 +179,7 @@ class ConnectionBase:
         self._epoch = Process.epoch
         self._timeout = stream.timeout
         self._cr_lines = stream.cr_lines
+        self._cr_last = False       # what the Front has was ended by a CR, as far as was seen
         self._attempts = attempts
         self._front = Front()
         self._dirty = False
@@ -241,6 +242,7 @@ class ConnectionBase:
     def _store_cr(self, data: bytes) -> None:
         # Every line end becomes the one that BytesIO knows. An LF that belongs to the last CR
         # may be consumed later: C tells where it is.
+        self._cr_last = data.endswith(b"\r")
         data = data.replace(b"\r\n", b"\n").replace(b"\r", b"\n")
         self._front = front_of(data, quick.nkt_conn_position(self._handle))
 
@@ -300,7 +302,10 @@ class ConnectionBase:
         if left == 0:
             return
         if self._cr_lines:
-            pointer, _keep = pointer_to(front.read())
+            data = front.read()
+            if self._cr_last:       # its LF may come yet, and is then part of it
+                data = data[:-1] + b"\r"
+            pointer, _keep = pointer_to(data)
             quick.nkt_conn_unread(self._handle, pointer, left)
             self._moved()
         else:
