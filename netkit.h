@@ -7109,26 +7109,30 @@ static int nkti_handle_update(nkti_handle *handle) {
     return handle->poller == NULL ? NKT_OK : handle->poller->ops->update(handle);
 }
 
+static int nkti_poller_apply(nkti_handle *handle, const nkt_interest *interest) {
+    const nkt_watch *first = &interest->watches[0];
+    int err;
+    if (interest->count <= 1 && !nkti_handle_has_more(handle)) {
+        nkt_fd fd = interest->count == 1 ? first->fd : handle->watch.fd;
+        err = nkti_handle_watch_one(handle, fd, interest->count == 1 ? first->events : 0);
+    } else if (interest->count <= 1) {
+        nkti_handle_unwatch_all(handle);
+        err = interest->count == 0 ? NKT_OK
+                                   : nkti_handle_watch_one(handle, first->fd, first->events);
+    } else {
+        err = nkti_handle_watch_many(handle, interest);
+    }
+    if (err < 0) return err;
+    if (interest->ready && (handle->want & NKT_READ)) nkti_handle_ready(handle, NKT_READ);
+    nkti_handle_schedule(handle, interest->deadline_ns);
+    return NKT_OK;
+}
+
 static int nkti_poller_update(nkti_handle *handle) {
     nkt_interest interest;
     nkti_interest_clear(&interest);
     handle->ops->interest(handle, &interest);
-    int err;
-    if (interest.count <= 1 && !nkti_handle_has_more(handle)) {
-        nkt_fd fd = interest.count == 1 ? interest.watches[0].fd : handle->watch.fd;
-        uint32_t events = interest.count == 1 ? interest.watches[0].events : 0;
-        err = nkti_handle_watch_one(handle, fd, events);
-    } else if (interest.count <= 1) {
-        nkti_handle_unwatch_all(handle);
-        err = interest.count == 0 ? NKT_OK
-            : nkti_handle_watch_one(handle, interest.watches[0].fd, interest.watches[0].events);
-    } else {
-        err = nkti_handle_watch_many(handle, &interest);
-    }
-    if (err < 0) return err;
-    if (interest.ready && (handle->want & NKT_READ)) nkti_handle_ready(handle, NKT_READ);
-    nkti_handle_schedule(handle, interest.deadline_ns);
-    return NKT_OK;
+    return nkti_poller_apply(handle, &interest);
 }
 
 // --- Posts from other threads ------------------------------------------------
@@ -12594,10 +12598,6 @@ static void nkti_udp_drive(nkti_handle *handle, uint32_t ready, int64_t now) {
         ready |= bit;
     }
     nkti_net_tend(udp);
-    // A link that was notified tells by its interest.
-    nkti_interest_clear(&link);
-    if (ready == 0) nkt_udp_link_watch(udp->top, handle->want & NKT_READ, &link);
-    if (link.ready || now >= link.deadline_ns) ready |= NKT_READ;
     nkti_interest_clear(&link);
     if (udp->send_blocked && (ready & NKT_WRITE) == 0) {
         nkt_udp_link_watch(udp->top, NKT_WRITE, &link);
@@ -12605,8 +12605,12 @@ static void nkti_udp_drive(nkti_handle *handle, uint32_t ready, int64_t now) {
     }
     if (!udp->send_blocked) ready &= ~(uint32_t)NKT_WRITE;
     if (ready & NKT_WRITE) udp->send_blocked = false;
+    // A link that was notified tells by its interest.
+    nkti_interest_clear(&link);
+    nkti_udp_interest(handle, &link);
+    if (link.ready || now >= link.deadline_ns) ready |= NKT_READ;
     nkti_handle_ready(handle, ready & handle->want);
-    nkti_handle_update(handle);
+    if (handle->poller != NULL) nkti_poller_apply(handle, &link);
 }
 
 static const nkti_handle_ops nkti_udp_ops = { "udp", nkti_udp_drive, nkti_udp_interest };
@@ -13507,6 +13511,7 @@ typedef struct nkti_packets {
     nkti_packet *first, **last;
     size_t bytes;               // each packet's with NKTI_PACKET_COST
     size_t need;                // that a sender waits for
+    bool awaited;               // one does
 } nkti_packets;
 
 typedef struct nkti_udp_pair {
@@ -13543,7 +13548,10 @@ static int nkti_udp_pair_recv(nkt_udp_link *link, nkt_datagram *list, int count)
         if (out->len > 0) memcpy(out->data, packet + 1, out->len);
         nkti_packet_drop(pair, queue);
     }
-    if (got > 0 && pair->ends[!side] != NULL) nkt_udp_notify(pair->ends[!side]);
+    if (got > 0 && queue->awaited && pair->ends[!side] != NULL) {
+        queue->awaited = false;
+        nkt_udp_notify(pair->ends[!side]);
+    }
     nkti_mutex_unlock(&pair->lock);
     return got > 0 ? got : (int)NKT_EAGAIN;
 }
@@ -13555,7 +13563,8 @@ static int nkti_udp_pair_put(nkti_udp_pair *pair, int side, const nkt_datagram *
     if (datagram->len > pair->capacity) return NKT_EMSGSIZE;
     size_t cost = datagram->len + NKTI_PACKET_COST;
     queue->need = cost;
-    if (queue->first != NULL && queue->bytes + cost > pair->capacity) return NKT_EAGAIN;
+    queue->awaited = queue->first != NULL && queue->bytes + cost > pair->capacity;
+    if (queue->awaited) return NKT_EAGAIN;
     nkti_packet *packet = (nkti_packet *)nkti_resize(pair->env, NULL, 0,
                                                      sizeof *packet + datagram->len);
     if (packet == NULL) return NKT_ENOMEM;
@@ -13583,10 +13592,13 @@ static void nkti_udp_pair_watch(nkt_udp_link *link, uint32_t want, nkt_interest 
     nkti_udp_pair *pair = (nkti_udp_pair *)link->self;
     nkti_mutex_lock(&pair->lock);
     int side = nkti_udp_pair_side(link);
-    const nkti_packets *queue = &pair->queues[side];
+    nkti_packets *queue = &pair->queues[side];
     if ((want & NKT_READ) && pair->queues[!side].first != NULL) out->ready = true;
     bool room = queue->first == NULL || queue->bytes + queue->need <= pair->capacity;
-    if ((want & NKT_WRITE) && (room || pair->ends[!side] == NULL)) out->ready = true;
+    if (want & NKT_WRITE) {
+        if (room || pair->ends[!side] == NULL) out->ready = true;
+        else queue->awaited = true;
+    }
     nkti_mutex_unlock(&pair->lock);
 }
 
@@ -14760,11 +14772,18 @@ static int nkti_wish_make(nkt_env *env, const nkt_impairment *sending,
     return err;
 }
 
+// Both directions say so from now on.
+static void nkti_impair_reset(nkti_impaired *impaired) {
+    nkti_atomic_store(&impaired->reset, 1);
+    for (int i = 0; i < 2; i++) nkti_atomic_store(&impaired->ways[i].active, 1);
+}
+
 static void nkti_impaired_set(nkti_impaired *impaired, const nkti_wish *wish) {
     for (int i = 0; i < 2; i++) {
         nkti_path_set(&impaired->ways[i], wish->from[i], &wish->base[i], wish->steps[i],
                       wish->seed[i]);
     }
+    if (nkti_atomic_load(&impaired->reset) != 0) nkti_impair_reset(impaired);
 }
 
 static void nkti_impaired_stats(nkti_impaired *impaired, int way, nkt_impair_stats *stats) {
@@ -14824,10 +14843,6 @@ static ptrdiff_t nkti_impair_pass(nkt_link *below, const nkt_str *pieces, size_t
     return nkt_link_send(below, some, used);
 }
 
-static void nkti_impair_reset(nkti_impaired *impaired) {
-    nkti_atomic_store(&impaired->reset, 1);
-}
-
 // What a send of a direction that was cut comes to.
 static ptrdiff_t nkti_impair_cut_send(nkti_impaired *impaired, int64_t now) {
     nkti_path *path = &impaired->ways[1];
@@ -14850,8 +14865,11 @@ static ptrdiff_t nkti_impair_cut_send(nkti_impaired *impaired, int64_t now) {
 static ptrdiff_t nkti_impair_send(nkt_link *link, const nkt_str *pieces, size_t count) {
     nkti_impaired *impaired = nkti_impaired_of(link);
     nkti_path *path = &impaired->ways[1];
+    // Whoever called has seen to the rules; a jump is all that this costs.
+    if (!nkti_path_is_active(path)) {
+        return link->below->transport->send(link->below, pieces, count);
+    }
     if (nkti_atomic_load(&impaired->reset) != 0) return NKT_ERESET;
-    if (!nkti_path_is_active(path)) return nkt_link_send(link->below, pieces, count);
     nkti_mutex_lock(&path->lock);
     int64_t now = nkti_now(impaired->env), until;
     const nkti_settings *settings = nkti_path_settings(path, now, &until);
@@ -14943,8 +14961,8 @@ static ptrdiff_t nkti_impair_cut_recv(nkti_impaired *impaired) {
 static ptrdiff_t nkti_impair_recv(nkt_link *link, void *buf, size_t cap) {
     nkti_impaired *impaired = nkti_impaired_of(link);
     nkti_path *path = &impaired->ways[0];
+    if (!nkti_path_is_active(path)) return link->below->transport->recv(link->below, buf, cap);
     if (nkti_atomic_load(&impaired->reset) != 0) return NKT_ERESET;
-    if (!nkti_path_is_active(path)) return nkt_link_recv(link->below, buf, cap);
     nkti_mutex_lock(&path->lock);
     int64_t now = nkti_now(impaired->env), until;
     const nkti_settings *settings = nkti_path_settings(path, now, &until);
@@ -14982,22 +15000,25 @@ static void nkti_impair_watch_read(nkt_link *link, nkt_interest *out) {
     int64_t now = nkti_now(impaired->env), until;
     const nkti_settings *settings = nkti_path_settings(path, now, &until);
     bool delays = nkti_settings_delay(settings) || path->step_count > 0 || path->count > 0;
-    bool cut = nkti_path_is_cut(path, now);
-    if (delays) nkti_impair_pull(link, settings, now);
-    int64_t next = nkti_path_next(path);
-    bool below = !path->ended && !cut && !(delays && nkti_path_is_full(path, settings, now));
-    if (now < path->gate) {
-        out->deadline_ns = nkti_min_time(out->deadline_ns, path->gate);
-        below = below && delays;
-    } else if (next <= now || (cut && path->count == 0 && path->cut != NKT_CUT_SILENT)) {
-        out->ready = true;
-    } else {
-        out->deadline_ns = nkti_min_time(out->deadline_ns, next);
+    bool cut = nkti_path_is_cut(path, now), stalled = now < path->gate, ready = out->ready;
+    bool full = delays && nkti_path_is_full(path, settings, now);
+    out->ready = false;
+    if (!path->ended && !cut && !full && (delays || !stalled)) {
+        nkt_link_watch(link->below, NKT_READ, out);
+        if (delays) out->deadline_ns = nkti_min_time(out->deadline_ns, until);
     }
+    // As with datagrams: what is ready below is taken in and may not be due.
+    if (delays && out->ready) {
+        nkti_impair_pull(link, settings, now);
+        out->ready = false;
+    }
+    int64_t next = nkti_path_next(path);
+    if (stalled) next = path->gate;
+    else if (next <= now || (cut && path->count == 0 && path->cut != NKT_CUT_SILENT)) ready = true;
+    out->deadline_ns = nkti_min_time(out->deadline_ns, next);
     if (!cut) out->deadline_ns = nkti_min_time(out->deadline_ns, path->cut_at);
-    if (delays && below) out->deadline_ns = nkti_min_time(out->deadline_ns, until);
+    out->ready = out->ready || ready;
     nkti_mutex_unlock(&path->lock);
-    if (below) nkt_link_watch(link->below, NKT_READ, out);
 }
 
 // When a sender that was told to wait may go on.
@@ -15187,7 +15208,7 @@ static int nkti_udp_impair_refuses(const nkt_udp *udp, const nkt_datagram *datag
 static int nkti_udp_impair_send(nkt_udp_link *link, const nkt_datagram *list, int count) {
     nkti_impaired *impaired = nkti_udp_impaired_of(link);
     nkti_path *path = &impaired->ways[1];
-    if (!nkti_path_is_active(path)) return nkt_udp_link_send(link->below, list, count);
+    if (!nkti_path_is_active(path)) return link->below->transport->send(link->below, list, count);
     int taken = 0, err = NKT_OK;
     nkti_mutex_lock(&path->lock);
     int64_t now = nkti_now(impaired->env);
@@ -15246,7 +15267,7 @@ static void nkti_udp_impair_pull(nkti_impaired *impaired, nkt_udp_link *below, i
 static int nkti_udp_impair_recv(nkt_udp_link *link, nkt_datagram *list, int count) {
     nkti_impaired *impaired = nkti_udp_impaired_of(link);
     nkti_path *path = &impaired->ways[0];
-    if (!nkti_path_is_active(path)) return nkt_udp_link_recv(link->below, list, count);
+    if (!nkti_path_is_active(path)) return link->below->transport->recv(link->below, list, count);
     int got = 0;
     nkti_mutex_lock(&path->lock);
     int64_t now = nkti_now(impaired->env);
@@ -15277,17 +15298,21 @@ static int nkti_udp_impair_recv(nkt_udp_link *link, nkt_datagram *list, int coun
 static void nkti_udp_impair_watch_read(nkt_udp_link *link, nkt_interest *out) {
     nkti_impaired *impaired = nkti_udp_impaired_of(link);
     nkti_path *path = &impaired->ways[0];
-    bool more = true;
-    if (nkti_path_is_active(path)) {
-        nkti_mutex_lock(&path->lock);
-        int64_t now = nkti_now(impaired->env);
-        nkti_udp_impair_pull(impaired, link->below, now);
-        if (nkti_path_next(path) <= now || path->late_err != 0) out->ready = true;
-        else out->deadline_ns = nkti_min_time(out->deadline_ns, nkti_path_next(path));
-        more = path->held < NKTI_IMPAIR_HELD_MAX && path->late_err == 0;
-        nkti_mutex_unlock(&path->lock);
+    if (!nkti_path_is_active(path)) {
+        nkt_udp_link_watch(link->below, NKT_READ, out);
+        return;
     }
+    nkti_mutex_lock(&path->lock);
+    int64_t now = nkti_now(impaired->env);
+    bool ready = out->ready, more = path->held < NKTI_IMPAIR_HELD_MAX && path->late_err == 0;
+    out->ready = false;
     if (more) nkt_udp_link_watch(link->below, NKT_READ, out);
+    // What is ready below is taken in and may not be due. A descriptor tells
+    // only later, and the receive that follows takes in what is there.
+    if (out->ready) nkti_udp_impair_pull(impaired, link->below, now);
+    out->ready = ready || nkti_path_next(path) <= now || path->late_err != 0;
+    out->deadline_ns = nkti_min_time(out->deadline_ns, nkti_path_next(path));
+    nkti_mutex_unlock(&path->lock);
 }
 
 static void nkti_udp_impair_watch(nkt_udp_link *link, uint32_t want, nkt_interest *out) {
@@ -15661,7 +15686,7 @@ struct nkti_virtual {
     uint64_t seed, drawn;
     nkti_vthread *threads, *current;
     bool over;                          // the environment is being given back
-    uint8_t wakes[NKTI_VIRTUAL_WAKES];  // 0 = unused, 1 = open, 2 = posted
+    uint32_t wakes[NKTI_VIRTUAL_WAKES]; // atomic; 0 = unused, 1 = open, 2 = posted
 };
 
 static struct nkti_virtual *nkti_virtual_of(nkt_env *env) {
@@ -15678,7 +15703,8 @@ static int nkti_virtual_look(struct nkti_virtual *clock, nkt_watch *watches, siz
     int ready = 0;
     for (size_t i = 0; i < count; i++) {
         int slot = nkti_virtual_slot(watches[i].fd);
-        watches[i].ready = slot >= 0 && clock->wakes[slot] == 2 ? NKT_READ & watches[i].events : 0;
+        bool posted = slot >= 0 && nkti_atomic_load(&clock->wakes[slot]) == 2;
+        watches[i].ready = posted ? NKT_READ & watches[i].events : 0;
         ready += watches[i].ready != 0;
     }
     return ready;
@@ -15756,21 +15782,17 @@ static int nkti_virtual_wake_open(nkt_env *env, nkt_wake *wake) {
     struct nkti_virtual *clock = nkti_virtual_of(env);
     int slot = 0;
     nkti_mutex_lock(&clock->lock);
-    while (slot < NKTI_VIRTUAL_WAKES && clock->wakes[slot] != 0) slot++;
-    if (slot < NKTI_VIRTUAL_WAKES) clock->wakes[slot] = 1;
+    while (slot < NKTI_VIRTUAL_WAKES && nkti_atomic_load(&clock->wakes[slot]) != 0) slot++;
+    if (slot < NKTI_VIRTUAL_WAKES) nkti_atomic_store(&clock->wakes[slot], 1);
     nkti_mutex_unlock(&clock->lock);
     if (slot == NKTI_VIRTUAL_WAKES) return NKT_EMFILE;
     wake->wait_fd = wake->post_fd = NKTI_VIRTUAL_FD + slot;
     return NKT_OK;
 }
 
-static void nkti_virtual_wake_set(nkt_env *env, const nkt_wake *wake, uint8_t to) {
-    struct nkti_virtual *clock = nkti_virtual_of(env);
+static void nkti_virtual_wake_set(nkt_env *env, const nkt_wake *wake, uint32_t to) {
     int slot = nkti_virtual_slot(wake->wait_fd);
-    if (slot < 0) return;
-    nkti_mutex_lock(&clock->lock);
-    clock->wakes[slot] = to;
-    nkti_mutex_unlock(&clock->lock);
+    if (slot >= 0) nkti_atomic_store(&nkti_virtual_of(env)->wakes[slot], to);
 }
 
 static void nkti_virtual_wake_close(nkt_env *env, nkt_wake *wake) {

@@ -87,7 +87,7 @@ static void arrive(run *r, const nkt_datagram *datagram) {
         r->out.duplicated++;
         return;
     }
-    int64_t delay = now - (int64_t)get(bytes + 8, 8);
+    int64_t delay = (int64_t)((uint64_t)now - get(bytes + 8, 8));
     double ms = (double)delay / 1e6;
     r->sum += ms;
     r->squares += ms * ms;
