@@ -276,7 +276,64 @@ static uint32_t format(const bench_addr *addrs, int count) {
     return sum;
 }
 
+// --- Datagrams ---------------------------------------------------------------
+
+static uv_udp_t datagram_ends[2];
+static struct sockaddr_in datagram_to;
+static const struct sockaddr *datagram_peer;    // NULL: connected
+static int datagrams_left;
+static char datagram_buf[20 * 65536];           // as many as it asks for in one call
+
+static void datagram_lend(uv_handle_t *handle, size_t size, uv_buf_t *buf) {
+    *buf = uv_buf_init(datagram_buf, uv_udp_using_recvmmsg((uv_udp_t *)handle)
+                       ? (unsigned)sizeof datagram_buf : (unsigned)size);
+}
+
+static void datagram_got(uv_udp_t *udp, ssize_t got, const uv_buf_t *buf,
+                         const struct sockaddr *from, unsigned flags) {
+    (void)udp;
+    (void)buf;
+    (void)flags;
+    ok((int)got, "uv_udp_recv");
+    if (from == NULL) return;                   // nothing more now, or the buffer given back
+    if (got != 64) abort();
+    datagrams_left--;
+}
+
+static void datagrams_open(const char *how) {
+    bench_has(strcmp(how, "loop") != 0);        // there is one way
+    unsigned flags = AF_INET | (strcmp(how, "many") == 0 ? UV_UDP_RECVMMSG : 0);
+    int len = sizeof datagram_to;
+    for (int i = 0; i < 2; i++) {
+        ok(uv_ip4_addr("127.0.0.1", 0, &datagram_to), "uv_ip4_addr");
+        ok(uv_udp_init_ex(uv_default_loop(), &datagram_ends[i], flags), "uv_udp_init_ex");
+        ok(uv_udp_bind(&datagram_ends[i], (const struct sockaddr *)&datagram_to, 0),
+           "uv_udp_bind");
+        ok(uv_udp_getsockname(&datagram_ends[i], (struct sockaddr *)&datagram_to, &len),
+           "uv_udp_getsockname");
+    }
+    datagram_peer = (const struct sockaddr *)&datagram_to;
+    if (strcmp(how, "connected") == 0) {
+        ok(uv_udp_connect(&datagram_ends[0], datagram_peer), "uv_udp_connect");
+        datagram_peer = NULL;
+    }
+    ok(uv_udp_recv_start(&datagram_ends[1], datagram_lend, datagram_got), "uv_udp_recv_start");
+}
+
+static void datagrams_run(long rounds) {
+    static char bytes[64];
+    uv_buf_t buf = uv_buf_init(bytes, sizeof bytes);
+    for (long i = 0; i < rounds; i++) {
+        for (int k = 0; k < DATAGRAMS; k++) {
+            ok(uv_udp_try_send(&datagram_ends[0], &buf, 1, datagram_peer), "uv_udp_try_send");
+        }
+        datagrams_left = DATAGRAMS;
+        while (datagrams_left > 0) uv_run(uv_default_loop(), UV_RUN_ONCE);
+    }
+}
+
 static const bench_ops ops = {
     lines_open, lines_read, echo_serve, echo_call, oneway_send, oneway_recv,
     connect_numbers, connect_names, room_open, room_run, parse, format,
+    datagrams_open, datagrams_run,
 };
