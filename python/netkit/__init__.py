@@ -22,6 +22,17 @@ from ._lib import get_include
 from ._options import USE_DEFAULT
 from ._udp import UDP, udp, udp_pair
 
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from . import sim as sim
+else:
+    def __getattr__(name):
+        # Most programs need no bad network, and should not wait for its import.
+        if name == "sim":
+            from importlib import import_module
+            return import_module(__name__ + ".sim")
+        raise AttributeError("module %r has no attribute %r" % (__name__, name))
+
 __version__ = "0.1.0"
 assert __version__ == _VERSION
 

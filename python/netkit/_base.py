@@ -31,7 +31,7 @@ from . import _lib
 from ._addr import Address
 from ._custom import Custom
 from ._errors import (IncompleteRead, LineTooLong, MessageTooLong, error, os_exception)
-from ._lib import CPYTHON, DIRECT, Process, Shown, pointer_to, quick, text_of
+from ._lib import CPYTHON, DIRECT, Opened, Process, Shown, pointer_to, quick, text_of
 from ._options import Default, Stream, check_timeout, keepalive_s
 
 TYPE_CHECKING = False
@@ -172,6 +172,14 @@ class ConnectionBase:
             raise error(err)
         self._custom = custom
         self._handle = handle
+
+    def _was_opened(self: T) -> T:
+        if Opened.hook is not None:
+            Opened.hook(self)
+        return self
+
+    def _impaired(self) -> None:
+        """It has just been."""
 
     def _open(self, handle: Optional[c_void_p], stream: Stream,
               attempts: Tuple[Attempt, ...] = ()) -> None:

@@ -16,7 +16,7 @@ from ._addr import Address
 from ._base import (ONE, ConnectionBase, ConnectionInfo, Front, address_of, buffer_of,
                     check_encoding, dup_socket, iterate, pieces_of, take_descriptor)
 from ._errors import error, os_exception
-from ._lib import DIRECT, Process, quick, slow, text_of
+from ._lib import DIRECT, Opened, Process, quick, slow, text_of
 from ._options import (LINE_MAX, MESSAGE_MAX, MS_MAX, QUEUE_MAX, USE_DEFAULT, Connecting, Default,
                        Lookup, Stream, check_timeout, default_stream, open_listener)
 from ._running import Running, in_loop, warn_in_loop
@@ -147,6 +147,7 @@ class Connection(ConnectionBase):
         """Makes a connection that stands on `transport`; see the class and connect()."""
         super().__init__(transport, Stream(line_max, message_max, queue_max, None, None, None,
                                            cr_lines, False, timeout))
+        self._was_opened()
 
     def _open(self, handle: Optional[c_void_p], stream: Stream,
               attempts: Tuple[Any, ...] = ()) -> None:
@@ -184,7 +185,7 @@ class Connection(ConnectionBase):
         if err < 0:
             raise error(err)
         take_descriptor(sock)
-        return cls._of(handle, stream)
+        return cls._of(handle, stream)._was_opened()
 
     # --- Waiting ------------------------------------------------------------------
 
@@ -908,7 +909,7 @@ def connect(address: AddressLike, port: Optional[int] = None, *,
         raise
     if err < 0:
         raise connecting.failed(err)
-    return Connection._of(connecting.handle, stream, connecting.attempts())
+    return Connection._of(connecting.handle, stream, connecting.attempts())._was_opened()
 
 
 def pair(*, timeout: Optional[float] = None) -> Tuple[Connection, Connection]:
@@ -930,7 +931,8 @@ def pair(*, timeout: Optional[float] = None) -> Tuple[Connection, Connection]:
     err = quick.nkt_conn_pair(byref(options), byref(options), byref(a), byref(b))
     if err < 0:
         raise error(err)
-    return Connection._of(a, stream), Connection._of(b, stream)
+    ends = Connection._of(a, stream), Connection._of(b, stream)
+    return ends[0]._was_opened(), ends[1]._was_opened()
 
 
 class Listener:
@@ -962,6 +964,13 @@ class Listener:
         self._accepting = allocate_lock()
         self._ms = 0
         self._closed = False
+        self._is_impaired = False
+        if Opened.hook is not None:
+            Opened.hook(self)
+
+    def _impaired(self) -> None:
+        """It has just been, and impairs what it accepts."""
+        self._is_impaired = True
 
     @classmethod
     def from_socket(cls, sock: Any, *, timeout: Optional[float] = None, line_max: int = LINE_MAX,
@@ -1058,7 +1067,7 @@ class Listener:
         owned = c_void_p(handle.value)
         conn = Connection._of(owned, self._stream)
         handle.value = None
-        return conn
+        return conn._was_opened()
 
     def __iter__(self) -> Iterator[Connection]:
         """Accepts one connection after another, until the listener is closed."""

@@ -26,7 +26,7 @@ from . import _lib
 from ._addr import IP, Address, interface_index, interface_name, target_text
 from ._base import address_of, buffer_of
 from ._errors import AddressError, error, text
-from ._lib import CPYTHON, Memory, Process, pointer_to, quick
+from ._lib import CPYTHON, Memory, Opened, Process, pointer_to, quick
 from ._options import Default, _size, check_timeout, encode_text, family_of
 
 TYPE_CHECKING = False
@@ -304,7 +304,16 @@ class UDPBase:
         self._buffer: Any = None
         self._data: Any = None          # the same, to cut bytes out of
         self._list: Any = None
+        self._is_impaired = False
         self._handle = handle
+
+    def _was_opened(self) -> None:
+        if Opened.hook is not None:
+            Opened.hook(self)
+
+    def _impaired(self) -> None:
+        """It has just been."""
+        self._is_impaired = True
 
     # --- Failures -----------------------------------------------------------------
 

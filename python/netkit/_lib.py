@@ -10,8 +10,8 @@ from __future__ import annotations
 import ctypes
 import os
 import sys
-from ctypes import (c_bool, c_char, c_char_p, c_int, c_int32, c_int64, c_size_t, c_ssize_t,
-                    c_uint8, c_uint16, c_uint32, c_uint64, c_void_p)
+from ctypes import (c_bool, c_char, c_char_p, c_double, c_int, c_int32, c_int64, c_size_t,
+                    c_ssize_t, c_uint8, c_uint16, c_uint32, c_uint64, c_void_p)
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -252,11 +252,35 @@ class nkt_udp_info(ctypes.Structure):
                 ("sockets", c_uint32)]
 
 
+class nkt_impairment(ctypes.Structure):
+    _fields_ = [("seed", c_uint64), ("latency_ms", c_double), ("jitter_ms", c_double),
+                ("jitter", c_int32), ("overtake", c_bool), ("rate", c_int64),
+                ("queue_bytes", c_uint32), ("mtu", c_uint32), ("loss", c_double),
+                ("loss_burst", c_double), ("burst_loss", c_double), ("duplicate", c_double),
+                ("reorder", c_double), ("reorder_ms", c_double), ("corrupt", c_double),
+                ("stall", c_double), ("stall_ms", c_double), ("piece_max", c_uint32),
+                ("cut", c_int32), ("cut_bytes", c_int64), ("cut_ms", c_double),
+                ("accept_ms", c_double), ("steps", c_void_p), ("step_count", c_uint32),
+                ("repeat_ms", c_double), ("problem", c_void_p)]
+
+
+class nkt_impair_step(ctypes.Structure):
+    _fields_ = [("at_ms", c_double), ("for_ms", c_double), ("to", c_void_p)]
+
+
+class nkt_impair_stats(ctypes.Structure):
+    _fields_ = [(name, c_uint64) for name in (
+        "seed", "sent", "sent_bytes", "delivered", "delivered_bytes", "lost", "overflowed",
+        "oversized", "duplicated", "reordered", "corrupted", "stalls", "under_way",
+        "queue_high")]
+
+
 STRUCTURES: Tuple[Type[ctypes.Structure], ...] = (
     nkt_str, nkt_problem, nkt_watch, nkt_tcp_info, nkt_ip, nkt_addr, nkt_event, nkt_poller_opts,
     nkt_lookup_opts, nkt_interest, nkt_transport, nkt_link, nkt_stream_opts, nkt_conn_opts,
     nkt_conn_info, nkt_attempt, nkt_connect_report, nkt_connect_opts, nkt_listen_opts,
-    nkt_datagram, nkt_join_opts, nkt_udp_opts, nkt_udp_result, nkt_udp_info)
+    nkt_datagram, nkt_join_opts, nkt_udp_opts, nkt_udp_result, nkt_udp_info,
+    nkt_impairment, nkt_impair_step, nkt_impair_stats)
 
 # --- Functions of netkit.h ------------------------------------------------------
 #
@@ -700,6 +724,13 @@ class Shown:
 
     def __getitem__(self, part: slice) -> bytes:
         return ctypes.string_at(self.view.ptr, part.stop)
+
+
+class Opened:
+    """`hook`, if it is set, is called with each connection, datagram socket and listener that has
+    been opened. netkit.sim sets it."""
+
+    hook: Optional[Any] = None
 
 
 # --- Processes ------------------------------------------------------------------

@@ -53,6 +53,7 @@ class UDP(UDPBase):
         self._sending = allocate_lock()
         self._ms = [0, 0]               # receiving, sending
         super().__init__(handle, timeout)
+        self._was_opened()
 
     def _wait(self, once: Callable[[], int], timeout: Timeout, sends: bool) -> int:
         """Calls `once`, which waits in C, again after signals and slices, until the time is
