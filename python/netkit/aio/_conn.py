@@ -14,8 +14,9 @@ from .. import _errors, _lib
 from .._base import ConnectionBase, Front, check_encoding, dup_socket, take_descriptor
 from .._lib import CPYTHON, EAGAIN, ETOOLONG, OK, Process, pointer_to, quick
 from .._options import LINE_MAX, MESSAGE_MAX, QUEUE_MAX, USE_DEFAULT, Stream
+from ._impaired import ImpairedWatch
 from ._loop import Waiter, Waiters, Watch, hub_of, wake
-from ._other import CustomWatch, ObjectWatch
+from ._other import CustomWatch, ObjectWatch, PairWatch
 from ._send import CHUNK, Sender
 
 if TYPE_CHECKING:
@@ -134,6 +135,7 @@ class Connection(ConnectionBase):
         if not inspect.iscoroutinefunction(getattr(transport, "recv", None)):
             super().__init__(transport, stream)
             self._begin(CustomWatch(loop, self._check()))
+            self._was_opened()
             return
         watch = ObjectWatch(loop, transport)
         handle = c_void_p()
@@ -144,6 +146,7 @@ class Connection(ConnectionBase):
         self._custom = None
         self._open(handle, stream)
         self._begin(watch)
+        self._was_opened()
 
     @classmethod
     def from_socket(cls, sock: Any, *, timeout: Optional[float] = None, line_max: int = LINE_MAX,
@@ -177,7 +180,7 @@ class Connection(ConnectionBase):
         if err < 0:
             raise _errors.error(err)
         take_descriptor(sock)
-        return cls._on_socket(loop, handle, stream)
+        return cls._on_socket(loop, handle, stream)._was_opened()
 
     def _begin(self, watch: Waiters) -> None:
         self._loop = watch.loop
@@ -195,13 +198,35 @@ class Connection(ConnectionBase):
         self._begin(hub.watch(quick.nkt_conn_descriptor(handle)))
         return self
 
+    def _impaired(self) -> None:
+        """Waits for what is due from here on, and so does the other end of a pair."""
+        ends: List[Optional[Connection]] = [self]
+        if isinstance(self._watch, PairWatch):
+            ends.append(self._watch.other_end())
+        for end in ends:
+            if end is not None and not isinstance(end._watch, ImpairedWatch):
+                end._wait_with(ImpairedWatch(self._loop, end._check()))
+
+    def _wait_with(self, watch: ImpairedWatch) -> None:
+        before, self._watch = self._watch, watch
+        self._alone = False
+        self._sender.watch = watch
+        watch.push, before.push = before.push, None
+        if isinstance(before, ObjectWatch):
+            watch.stands_on(before)
+            wake(before.readers)
+            wake(before.writers)
+        else:
+            before.close()          # who waits looks again
+
     def _timer(self, timeout: Timeout) -> Optional[Timer]:
         seconds = self._timeout_of(timeout)
         return None if seconds is None else Timer(self._loop, seconds)
 
     def _failure(self, err: int) -> BaseException:
-        if err == _lib.EOS and isinstance(self._watch, ObjectWatch):
-            for raised in self._watch.errors:
+        below = self._watch.below if isinstance(self._watch, ImpairedWatch) else self._watch
+        if err == _lib.EOS and isinstance(below, ObjectWatch):
+            for raised in below.errors:
                 if raised is not None:
                     return raised
         return super()._failure(err)

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Awaitable, Generator, List, Optional
 from .. import _errors, _lib
 from .._addr import Address
 from .._base import take_descriptor
-from .._lib import EAGAIN, OK, Process, quick, text_of
+from .._lib import EAGAIN, OK, Opened, Process, quick, text_of
 from .._options import (LINE_MAX, MESSAGE_MAX, QUEUE_MAX, USE_DEFAULT, Default, Stream,
                         check_timeout)
 from ._conn import DONE, Connection, Timer
@@ -56,6 +56,13 @@ class Listener:
         hub = hub_of(self._loop)
         self._watches: List[Waiters] = [hub.watch(watch.fd)
                                         for watch in interest.watches[:interest.count]]
+        self._is_impaired = False
+        if Opened.hook is not None:
+            Opened.hook(self)
+
+    def _impaired(self) -> None:
+        """It has just been, and impairs what it accepts."""
+        self._is_impaired = True
 
     @classmethod
     def from_socket(cls, sock: Any, *, timeout: Optional[float] = None, line_max: int = LINE_MAX,
@@ -122,6 +129,8 @@ class Listener:
         if interest.deadline_ns != _lib.NEVER:
             delay = (interest.deadline_ns - quick.nkt_now_ns(None)) / 1e9
             self._loop.call_later(max(delay, 0), wake, [waiter])
+        if interest.ready:
+            self._loop.call_soon(wake, [waiter])
         for watch in self._watches if interest.count > 0 else ():
             watch.enroll(waiter)
         if timer is None:
@@ -133,7 +142,10 @@ class Listener:
         accepted = c_void_p()
         err = quick.nkt_accept(handle, byref(accepted))
         if err == OK:
-            return Connection._on_socket(self._loop, accepted, self._stream)
+            conn = Connection._on_socket(self._loop, accepted, self._stream)
+            if self._is_impaired:
+                conn._impaired()
+            return conn._was_opened()
         if err == EAGAIN:
             return None
         raise _errors.error(err, quick.nkt_listener_os_error(handle))

@@ -3,23 +3,31 @@
 import asyncio
 import ctypes
 import inspect
-from typing import Any, Dict, List, Optional
+from typing import TYPE_CHECKING, Any, Callable, Dict, List, Optional
 
 from .. import _lib
 from .._lib import pointer_to, quick
 from ._loop import Call, Waiter, Waiters, hub_of, wake
 
+if TYPE_CHECKING:
+    from ._conn import Connection
+
 
 class PairWatch(Waiters):
     """One end of a pair: whatever one does may be what the other waits for."""
 
-    __slots__ = ("other", "scheduled", "received")
+    __slots__ = ("other", "scheduled", "received", "owner")
 
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
         super().__init__(loop)
         self.other: Optional[PairWatch] = None
         self.scheduled = False
         self.received = 0
+        self.owner: "Callable[[], Optional[Connection]]" = lambda: None
+
+    def other_end(self) -> "Optional[Connection]":
+        """The connection at the other end, if it is open."""
+        return None if self.other is None else self.other.owner()
 
     def want_read(self) -> None:
         pass            # the other end's progress is what is waited for
@@ -71,7 +79,7 @@ class ObjectWatch(Waiters):
     """
 
     __slots__ = ("object", "inbox", "ended", "errors", "receiving", "sending", "closed",
-                 "table", "_functions")
+                 "table", "changed", "_functions")
 
     SIZE = 65536
     CHUNK = 262144
@@ -85,15 +93,17 @@ class ObjectWatch(Waiters):
         self.receiving: "Optional[asyncio.Task[None]]" = None
         self.sending: "Optional[asyncio.Task[None]]" = None
         self.closed = False
+        self.changed: Optional[Call] = None     # told when what was asked for is there
         functions = (_lib.RECV_FUNC(self.c_recv), _lib.SEND_FUNC(self.c_send),
                      _lib.SHUTDOWN_FUNC(self.c_shutdown), _lib.CLOSE_FUNC(self.c_close),
-                     _lib.SHUTDOWN_FUNC(self.c_flush))
+                     _lib.SHUTDOWN_FUNC(self.c_flush), _lib.WATCH_FUNC(self.c_watch))
         self._functions = functions
         table = _lib.nkt_transport()
         table.size = ctypes.sizeof(table)
         table.name = type(user).__name__.encode()
         table.recv, table.send, table.shutdown_write, table.close = functions[:4]
         table.flush = ctypes.cast(functions[4], ctypes.c_void_p).value
+        table.watch = functions[5]
         self.table = table
 
     # What the C library calls. None of it may raise.
@@ -128,6 +138,16 @@ class ObjectWatch(Waiters):
             return _lib.EOS
         return _lib.EAGAIN if self.sending is not None else _lib.OK
 
+    def c_watch(self, link: int, want: int, out: int) -> None:
+        interest = _lib.nkt_interest.from_address(out)
+        if want & _lib.READ:
+            if self.has_input():
+                interest.ready = True
+            elif self.receiving is None:
+                self.receiving = self.loop.create_task(self.receive())
+        if want & _lib.WRITE and self.sending is None:
+            interest.ready = True
+
     def c_shutdown(self, link: int) -> int:
         if self.errors[1] is not None:
             return _lib.EOS
@@ -160,6 +180,8 @@ class ObjectWatch(Waiters):
         finally:
             self.receiving = None
             wake(self.readers)
+            if self.changed is not None:
+                self.changed()
 
     async def send(self, data: bytes) -> None:
         rest = memoryview(data)
@@ -197,9 +219,15 @@ class ObjectWatch(Waiters):
         self.sending = None
         if self.push is None or not self.push():
             wake(self.writers)
+        if self.changed is not None:
+            self.changed()
+
+    def has_input(self) -> bool:
+        """Whether recv() of the object has brought something that was not taken."""
+        return len(self.inbox) > 0 or self.ended or self.errors[0] is not None
 
     def want_read(self) -> None:
-        if len(self.inbox) > 0 or self.ended or self.errors[0] is not None:
+        if self.has_input():
             wake(self.readers)
         elif self.receiving is None:
             self.receiving = self.loop.create_task(self.receive())

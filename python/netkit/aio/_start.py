@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import weakref
 from ctypes import byref, c_void_p
 from typing import (TYPE_CHECKING, Any, Awaitable, Callable, Generator, List, Optional, Set, Tuple,
                     Union)
@@ -67,7 +68,7 @@ async def _connect(arguments: Tuple[Any, ...]) -> Connection:
                                                connecting.attempts())
         place.finished("conn", handle)
         if connection is not None:
-            return connection
+            return connection._was_opened()
         if err != _lib.EAGAIN:
             raise connecting.failed(err)
 
@@ -161,7 +162,10 @@ def pair(*, timeout: Optional[float] = None) -> Pair:
     ends[0].other, ends[1].other = ends[1], ends[0]
     pair = Pair(Connection._of(handle, stream) for handle in handles)
     for connection, watch in zip(pair, ends):
+        watch.owner = weakref.ref(connection)
         connection._begin(watch)
+    for connection in pair:
+        connection._was_opened()
     return pair
 
 

@@ -16,7 +16,7 @@ from .. import _errors, _lib
 from .._addr import Address
 from .._datagrams import (_SEND_AT_ONCE, _SIZE, DATAGRAM_MAX, MANY, Datagram, UDPBase, open_udp,
                           open_udp_pair, peer_of)
-from .._lib import EAGAIN, NO_FD, Process, quick
+from .._lib import EAGAIN, NO_FD, READ, WRITE, Process, quick
 from .._options import USE_DEFAULT, check_timeout
 from ._conn import DONE, Timer
 from ._loop import Waiters, Watch, hub_of, open_poller, wake
@@ -68,6 +68,7 @@ class UDP(UDPBase):
         self._loop = asyncio.get_running_loop()
         super().__init__(handle, timeout)
         self._attempts = 0
+        self._due: Optional[asyncio.TimerHandle] = None
         self._poller = c_void_p(open_poller())
         self._events = (_lib.nkt_event * 1)()
         err = quick.nkt_poller_add_udp(self._poller, handle, None)
@@ -79,6 +80,7 @@ class UDP(UDPBase):
             fd = quick.nkt_udp_descriptor(handle)
         self._watch: Waiters = (Ticks(self._loop) if fd == NO_FD
                                 else hub_of(self._loop).watch(fd))
+        self._was_opened()
 
     def __await__(self) -> Generator[Any, None, UDP]:
         """Opening does not wait; `await aio.udp(...)` is the same as without."""
@@ -92,6 +94,22 @@ class UDP(UDPBase):
         quick.nkt_poller_wait(self._poller, 0)
         while quick.nkt_poller_next(self._poller, byref(self._events)) >= 0:
             pass
+
+    def _deliver(self) -> None:
+        """Has what is under way leave when it is due, whether anybody waits or not."""
+        if self._due is not None:
+            self._due.cancel()
+            self._due = None
+        if self._closed or self._loop.is_closed():
+            return
+        interest = _lib.nkt_interest()
+        quick.nkt_udp_watch(self._handle, READ, byref(interest))
+        delay = (interest.deadline_ns - quick.nkt_now_ns(None)) / 1e9
+        full = any(found.events & WRITE for found in interest.watches[:interest.count])
+        if full:
+            delay = _TICK               # the system has no room at the moment
+        if full or interest.deadline_ns != _lib.NEVER:
+            self._due = self._loop.call_later(delay if delay > 0 else 0.001, self._deliver)
 
     async def _ready(self, timer: Optional[Timer]) -> None:
         waiter = self._watch.readable()
@@ -121,6 +139,8 @@ class UDP(UDPBase):
                 self._look()
             err = once()
             if err != EAGAIN:
+                if self._is_impaired:
+                    self._deliver()
                 return err
             if timer is None:
                 seconds = self._timeout_of(timeout)
@@ -315,6 +335,8 @@ class UDP(UDPBase):
 
     def _free(self) -> None:
         handle, self._handle = self._handle, None
+        if self._due is not None and not self._loop.is_closed():
+            self._due.cancel()
         quick.nkt_udp_close(handle)
         quick.nkt_poller_close(self._poller)
 
