@@ -244,8 +244,9 @@ class Impairment:
         return tuple(getattr(self, name) for name in self.__slots__)
 
     def __eq__(self, other: object) -> bool:
-        return self._values() == other._values() if isinstance(other, Impairment) \
-            else NotImplemented
+        if not isinstance(other, Impairment):
+            return NotImplemented
+        return self._values() == other._values()
 
     def __hash__(self) -> int:
         return hash(self._values())
@@ -735,7 +736,7 @@ def _note(raised: BaseException, text: str) -> None:
     elif sys.version_info < (3, 11):
         # What newer Pythons show, for tools that look.
         notes: Any = getattr(raised, "__notes__", [])
-        raised.__notes__ = list(notes) + [text]     # type: ignore[attr-defined]
+        setattr(raised, "__notes__", list(notes) + [text])
 
 
 def _current() -> Optional[impaired]:

@@ -35,12 +35,15 @@ class Examples(unittest.TestCase):
     def test_aio(self):
         self.run_examples(aio, 140)
 
+    def test_sim(self):
+        self.run_examples(netkit.sim, 35)
+
     # What `io` asks of a file: there is nothing to show; and what every exception has.
     PLAIN = {"readable", "writable", "seekable", "isatty"}.union(dir(BaseException))
 
     def test_everything_has_one(self):
         seen = 0
-        for namespace in (netkit, aio):
+        for namespace in (netkit, aio, netkit.sim):
             for name in namespace.__all__:
                 public = getattr(namespace, name)
                 if not inspect.isclass(public) and not inspect.isfunction(public):

@@ -116,7 +116,8 @@ class ImpairedWatch(Waiters):
                 return TICK_S           # the system has no room at the moment
         if interest.deadline_ns == NEVER:
             return float("inf")
-        return max((interest.deadline_ns - quick.nkt_now_ns(None)) / 1e9, 0.0)
+        left_ns: int = interest.deadline_ns - quick.nkt_now_ns(None)
+        return max(left_ns / 1e9, 0.0)
 
     def on_inner(self, _: Any) -> None:
         self.armed = False
