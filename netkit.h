@@ -13934,8 +13934,8 @@ static int nkti_settings_make(const nkt_impairment *from, bool is_stream, nkt_pr
     }
     to->mtu = from->mtu;
     to->piece_max = from->piece_max;
-    if (from->reorder_ms == 0) to->late = 20 * NKTI_MS;
-    if (from->stall_ms == 0) to->stall_for = 100 * NKTI_MS;
+    if (from->reorder_ms <= 0) to->late = 20 * NKTI_MS;
+    if (from->stall_ms <= 0) to->stall_for = 100 * NKTI_MS;
     return check.err;
 }
 
@@ -14471,6 +14471,7 @@ static int64_t nkti_impaired_next(const nkti_impaired *impaired, int64_t now) {
     return path->full ? nkti_after(now, NKTI_MS) : nkti_path_next(path);
 }
 
+#if !defined(NETKIT_NO_THREADS)
 // Under the lock: serves everybody. Returns those that were closed and are done
 // with, taken out of the list.
 static nkti_impaired *nkti_pump_serve(nkti_pump *pump, int64_t now) {
@@ -14533,6 +14534,7 @@ static void nkti_pump_run(void *arg) {
     pump->running = false;
     nkti_mutex_unlock(&pump->lock);
 }
+#endif
 
 // Before the environment is given back: what still lingers is dropped.
 static void nkti_pump_end(nkt_env *env) {
@@ -14887,7 +14889,10 @@ static ptrdiff_t nkti_impair_send(nkt_link *link, const nkt_str *pieces, size_t 
             nkti_path_push_bytes(path, link->below, now);
         } else {
             sent = nkti_impair_pass(link->below, pieces, count, allowed);
-            if (sent > 0) path->stats.sent++, path->stats.delivered++;
+            if (sent > 0) {
+                path->stats.sent++;
+                path->stats.delivered++;
+            }
             if (sent > 0) path->stats.sent_bytes += (uint64_t)sent;
             if (sent > 0) path->stats.delivered_bytes += (uint64_t)sent;
         }
@@ -14977,7 +14982,10 @@ static ptrdiff_t nkti_impair_recv(nkt_link *link, void *buf, size_t cap) {
         got = nkti_impair_give(path, now, (uint8_t *)buf, (size_t)got);
     } else if (!cut && got > 0) {
         got = nkt_link_recv(link->below, buf, (size_t)got);
-        if (got > 0) path->stats.sent++, path->stats.delivered++;
+        if (got > 0) {
+            path->stats.sent++;
+            path->stats.delivered++;
+        }
         if (got > 0) path->stats.sent_bytes += (uint64_t)got;
         if (got > 0) path->stats.delivered_bytes += (uint64_t)got;
     }

@@ -149,13 +149,14 @@ CONFIGS = [
 class Step:
     """Something else to run: the scripts tests/NAME/test_*.py, each by itself, or one command."""
 
-    def __init__(self, name, command="", in_test=False, waits=False, counts=True, limit_s=900,
-                 needs="", each=()):
+    def __init__(self, name, command="", in_test=False, waits=False, times=False, counts=True,
+                 limit_s=900, needs="", each=()):
         self.name = name
         self.command = shlex.split(command)     # in the top folder; "python3" is this Python
         self.each = each                        # words: it is run once with each at its end
         self.in_test = in_test                  # part of `make test`, or of test-all only
         self.waits = waits                      # mostly: one of these is run beside the others
+        self.times = times                      # it measures: it goes first, where root may say so
         self.counts = counts                    # whether it ends with a closing line
         self.limit_s = limit_s
         self.needs = needs                      # what to install where the program is missing
@@ -190,7 +191,7 @@ STEPS = [
     Step("load", in_test=True, waits="--all" in sys.argv),
     Step("lint", "python3 tests/lint.py"),
     Step("bench"),
-    Step("lab", waits=True),
+    Step("lab", waits=True, times=True),
 ]
 
 
@@ -452,6 +453,8 @@ def run_step(step, name, command, everything):
     if not shutil.which(command[0]):
         result.skip("there is no %s; install %s" % (command[0], step.needs or command[0]))
         return result
+    if step.times and shutil.which("chrt") and execute(["chrt", "-r", "1", "true"], 20)[0] == 0:
+        command = ["chrt", "-r", "1"] + command
     status, output = execute(command, step.limit_s, env)
     if step.counts:
         read_closing(result, status, output, step.limit_s)
