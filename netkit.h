@@ -8743,7 +8743,8 @@ static void nkti_conn_want(nkt_conn *conn, uint32_t want, nkt_interest *out) {
     uint32_t events = 0;
     if ((want & NKT_READ) && conn->read_err == 0) events |= NKT_READ;
     if ((want & NKT_WRITE) && conn->write_err == 0) events |= NKT_WRITE;
-    if (events != 0) nkt_link_watch(conn->top, events, out);
+    // A link may have something to do that nobody waits for.
+    if (events != 0 || conn->top != &conn->bottom) nkt_link_watch(conn->top, events, out);
 }
 
 static void nkti_conn_want_deadlines(nkt_conn *conn, uint32_t want, nkt_interest *out) {
@@ -14864,6 +14865,18 @@ static ptrdiff_t nkti_impair_cut_send(nkti_impaired *impaired, int64_t now) {
     return NKT_EPIPE;
 }
 
+// When a sender that was told to wait may go on, if the link below has room.
+static int64_t nkti_impair_room_at(const nkti_path *path, const nkti_settings *settings,
+                                   int64_t now, int64_t until) {
+    int64_t room = path->full || path->held < NKTI_IMPAIR_HELD_MAX ? NKT_NEVER
+                                                                   : nkti_path_next(path);
+    if (now < path->gate) return nkti_min_time(path->gate, path->cut_at);
+    if (settings->rate != 0 && path->wire_free - now > settings->queue_ns) {
+        room = path->wire_free - settings->queue_ns;
+    }
+    return nkti_min_time(nkti_min_time(room, until), path->cut_at);
+}
+
 static ptrdiff_t nkti_impair_send(nkt_link *link, const nkt_str *pieces, size_t count) {
     nkti_impaired *impaired = nkti_impaired_of(link);
     nkti_path *path = &impaired->ways[1];
@@ -14902,8 +14915,11 @@ static ptrdiff_t nkti_impair_send(nkt_link *link, const nkt_str *pieces, size_t 
         nkti_impair_cut_send(impaired, now);
     }
     int64_t next = nkti_impaired_next(impaired, now);
+    int64_t room = nkti_impair_room_at(path, settings, now, until);
     nkti_mutex_unlock(&path->lock);
     nkti_impaired_plan(impaired, next);
+    // The poller does not ask again after every call.
+    if (sent == NKT_EAGAIN && room > now) nkti_handle_schedule(impaired->handle, room);
     return sent;
 }
 
@@ -15046,19 +15062,14 @@ static void nkti_impair_watch_write(nkt_link *link, nkt_interest *out) {
         // For ever.
     } else if (cut || path->late_err != 0) {
         out->ready = true;
-    } else if (now < path->gate) {
-        out->deadline_ns = nkti_min_time(out->deadline_ns, path->gate);
-    } else if (!delays) {
-        below = true;
-    } else if (!nkti_path_is_full(path, settings, now)) {
+    } else if (now < path->gate || (delays && nkti_path_is_full(path, settings, now))) {
+        int64_t room = nkti_impair_room_at(path, settings, now, until);
+        out->deadline_ns = nkti_min_time(out->deadline_ns, room);
+        below = now >= path->gate && path->full;
+    } else if (delays) {
         out->ready = true;
     } else {
-        int64_t room = nkti_path_next(path);
-        if (settings->rate != 0 && path->wire_free - now > settings->queue_ns) {
-            room = path->wire_free - settings->queue_ns;
-        }
-        out->deadline_ns = nkti_min_time(out->deadline_ns, nkti_min_time(room, until));
-        below = path->full;
+        below = true;
     }
     if (!cut) out->deadline_ns = nkti_min_time(out->deadline_ns, path->cut_at);
     nkti_mutex_unlock(&path->lock);
@@ -15071,11 +15082,15 @@ static void nkti_impair_watch_due(nkt_link *link, nkt_interest *out) {
     nkti_path *path = &impaired->ways[1];
     if (impaired->handle->poller == NULL || !nkti_path_is_active(path)) return;
     nkti_mutex_lock(&path->lock);
-    nkti_path_push_bytes(path, link->below, nkti_now(impaired->env));
-    bool full = path->full;
-    if (!full) out->deadline_ns = nkti_min_time(out->deadline_ns, nkti_path_next(path));
+    int64_t now = nkti_now(impaired->env);
+    nkti_path_push_bytes(path, link->below, now);
+    // One that is paused has no registration, and looks now and then.
+    bool watched = path->full && impaired->handle->want != 0;
+    if (!watched) {
+        out->deadline_ns = nkti_min_time(out->deadline_ns, nkti_impaired_next(impaired, now));
+    }
     nkti_mutex_unlock(&path->lock);
-    if (full) nkt_link_watch(link->below, NKT_WRITE, out);
+    if (watched) nkt_link_watch(link->below, NKT_WRITE, out);
 }
 
 static void nkti_impair_watch(nkt_link *link, uint32_t want, nkt_interest *out) {

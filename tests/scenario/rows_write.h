@@ -106,7 +106,7 @@ static size_t fill_queue(scene *s, char *piece, int *err) {
     size_t at = 0;
     int refused = 0;
     while (at < 4 * WRITE_ENOUGH && refused < 3) {
-        if (refused > 0) sleep_ms(1);
+        if (refused > 0) scene_sleep(1);
         pattern_fill(piece, at, WRITE_PIECE);
         *err = nkt_conn_write(s->a, piece, WRITE_PIECE);
         at += nkt_conn_written(s->a);
@@ -195,9 +195,9 @@ static void row_longer_than_queue(scene *s) {
 // Writes all of the pattern and is cut short on the way; then the rest.
 static void write_timeout_blocking(scene *s, char *all) {
     receiver late = {0};
-    int64_t start = nkt_now_ns(NULL);
+    int64_t start = nkt_now_ns(scene_clock);
     CHECK_INT(nkt_conn_write(s->a, all, WRITE_ENOUGH), NKT_ETIMEDOUT);
-    CHECK_RANGE((nkt_now_ns(NULL) - start) / 1000, ROW_TIMEOUT_MS * 1000, 5e6);
+    CHECK_RANGE((nkt_now_ns(scene_clock) - start) / 1000, ROW_TIMEOUT_MS * 1000, 5e6);
     size_t written = nkt_conn_written(s->a);
     CHECK_RANGE(written, 1, WRITE_ENOUGH - 1);
     CHECK_INT(nkt_conn_set_option(s->a, NKT_OPT_WRITE_TIMEOUT_MS, 0), NKT_OK);
@@ -216,9 +216,9 @@ static void write_timeout_nonblocking(scene *s, char *piece) {
     size_t at = fill_queue(s, piece, &err);
     CHECK_INT(err, NKT_EAGAIN);
     CHECK_INT(nkt_conn_set_option(s->a, NKT_OPT_WRITE_TIMEOUT_MS, ROW_TIMEOUT_MS), NKT_OK);
-    int64_t start = nkt_now_ns(NULL);
+    int64_t start = nkt_now_ns(scene_clock);
     CHECK_INT(whole_flush(s), NKT_ETIMEDOUT);
-    CHECK_RANGE((nkt_now_ns(NULL) - start) / 1000, ROW_TIMEOUT_MS * 1000, 5e6);
+    CHECK_RANGE((nkt_now_ns(scene_clock) - start) / 1000, ROW_TIMEOUT_MS * 1000, 5e6);
     CHECK_INT(nkt_conn_set_option(s->a, NKT_OPT_WRITE_TIMEOUT_MS, 0), NKT_OK);
     if (!receiver_start(&late, &s->b)) return;
     CHECK_INT(whole_flush(s), NKT_OK);
@@ -353,7 +353,7 @@ static void row_peer_gone(scene *s) {
     for (int i = 0; i < 2000 && err == NKT_OK; i++) {
         err = whole_write(s, piece, sizeof piece);
         if (err == NKT_OK) err = whole_flush(s);
-        if (err == NKT_OK) sleep_ms(1);
+        if (err == NKT_OK) scene_sleep(1);
     }
     CHECK(err == NKT_ERESET || err == NKT_EPIPE || err == NKT_EABORTED);
     CHECK_INT(whole_write(s, piece, 1), err);       // failed is failed

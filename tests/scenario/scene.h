@@ -13,6 +13,9 @@
 //
 // A new face is one more line in scene_faces and, where it is reached in a new
 // way, a function like scene_open_tcp. A new kind of peer is a peer_kind.
+// With SCENE_IMPAIRED the faces are others: those whose tested end is impaired,
+// in memory with a clock that jumps. All threads of a scene live by
+// scene_clock, and sleep with scene_sleep.
 // Every scene runs on an environment that counts memory: what a connection
 // leaves behind fails the row. No call may take longer than SCENE_LIMIT_MS: a
 // guard then interrupts the connection, and the checks of the row fail.
@@ -44,6 +47,14 @@ static struct {
 // Whether calls of this thread are those of the tested end, not of its peer's
 // or of the scene's own.
 static __thread bool scene_tested;
+
+// The environment whose clock a scene goes by; NULL is the system's.
+static nkt_env *scene_clock;
+
+static void scene_sleep(int32_t ms) {
+    if (scene_clock != NULL) nkt_sleep(scene_clock, ms);
+    else sleep_ms(ms);
+}
 
 static bool scene_again(int err) {
     return err < 0 && scene_hooks.again != NULL && scene_hooks.again(err);
@@ -82,7 +93,7 @@ static int actor_thread(actor *self) {
 }
 #else
 static int actor_thread(actor *self) {
-    return nkt_thread_start(NULL, actor_main, self);
+    return nkt_thread_start(scene_clock, actor_main, self);
 }
 #endif
 
@@ -95,7 +106,7 @@ static bool actor_start(actor *self, void (*run)(actor *self)) {
 // The actor lives on the caller's stack, so there is no giving up.
 static void actor_join(actor *self) {
     for (int i = 0; __atomic_load_n(&self->done, __ATOMIC_SEQ_CST) == 0; i++) {
-        sleep_ms(i < 20 ? 0 : 1);
+        scene_sleep(i < 20 ? 0 : 1);
         if (i == 3 * SCENE_LIMIT_MS) {
             printf("FAILED %s: the peer's thread hangs\n", nkt_test.name);
             exit(1);
@@ -167,9 +178,11 @@ static ptrdiff_t scene_send_one(nkt_env *env, nkt_fd fd, const nkt_str *pieces, 
     return 0;
 }
 
-static bool scene_env_open(scene_env *self) {
+static bool scene_env_open(scene_env *self, bool jumps) {
     memset(self, 0, sizeof *self);
-    if (!CHECK_INT(nkt_env_init(&self->env), NKT_OK)) return false;
+    int err = jumps ? nkt_env_init_virtual(&self->env, 1) : nkt_env_init(&self->env);
+    if (!CHECK_INT(err, NKT_OK)) return false;
+    scene_clock = jumps ? &self->env : NULL;
     self->env.allocate = scene_allocate;
     self->env.user = self;
     if (scene_hooks.env != NULL) scene_hooks.env(self);
@@ -187,6 +200,7 @@ static void scene_env_one_byte(scene_env *self) {
 }
 
 static void scene_env_close(scene_env *self) {
+    scene_clock = NULL;
     nkt_env_free(&self->env);
     CHECK_INT(__atomic_load_n(&self->live, __ATOMIC_SEQ_CST), 0);
     CHECK_INT(self->wrong_sizes, 0);
@@ -316,6 +330,15 @@ static void peer_reset(peer *self) {
 
 enum { CARRIER_TCP, CARRIER_PAIR, CARRIER_UNIX };
 
+// How the tested end is impaired, both ways.
+enum {
+    BARE,
+    WRAPPED,                // by a perfect network
+    PIECES,                 // partial reads and writes, before every tenth a stall
+    LATE                    // 2 to LATE_MOST_MS
+};
+enum { LATE_MOST_MS = 5 };
+
 typedef struct face {
     const char *name;
     int carrier;
@@ -324,21 +347,44 @@ typedef struct face {
     bool portable;          // with the poll() backend
     bool accepted;          // comes from nkt_accept, not from nkt_connect
     bool rot13;             // with the layer on top, at both ends
+    int impaired;
+    bool is_long;           // only with NKT_TEST_ALL=1
 } face;
 
+#ifdef SCENE_IMPAIRED
+static const face scene_faces[] = {
+    // name, carrier, nonblocking, polled, portable, accepted, rot13, ...
+    {"pair blocking, wrapped", CARRIER_PAIR, false, false, false, false, false, WRAPPED, false},
+    {"pair poller, wrapped", CARRIER_PAIR, true, true, false, false, false, WRAPPED, false},
+    {"pair blocking, pieces", CARRIER_PAIR, false, false, false, false, false, PIECES, false},
+    {"pair poller, pieces", CARRIER_PAIR, true, true, false, false, false, PIECES, false},
+    {"pair blocking, late", CARRIER_PAIR, false, false, false, false, false, LATE, true},
+    {"pair poller, late", CARRIER_PAIR, true, true, false, false, false, LATE, true},
+    {"tcp blocking, wrapped", CARRIER_TCP, false, false, false, false, false, WRAPPED, true},
+    {"tcp poller, wrapped", CARRIER_TCP, true, true, false, true, false, WRAPPED, true},
+    {"tcp blocking, pieces", CARRIER_TCP, false, false, false, true, false, PIECES, true},
+    {"tcp poller, pieces", CARRIER_TCP, true, true, false, false, false, PIECES, true},
+    {"tcp game loop, pieces", CARRIER_TCP, true, false, false, true, false, PIECES, true},
+    {"tcp blocking, late", CARRIER_TCP, false, false, false, false, false, LATE, true},
+    {"tcp poller, late", CARRIER_TCP, true, true, false, true, false, LATE, true},
+    {"tcp game loop, late", CARRIER_TCP, true, false, false, false, false, LATE, true},
+    {"rot13 poller, late", CARRIER_TCP, true, true, false, false, true, LATE, true},
+};
+#else
 static const face scene_faces[] = {
     // name                  carrier        nonbl  polled portab accept rot13
-    {"tcp blocking", CARRIER_TCP, false, false, false, false, false},
-    {"tcp poller", CARRIER_TCP, true, true, false, false, false},
-    {"tcp poll() poller", CARRIER_TCP, true, true, true, true, false},
-    {"tcp game loop", CARRIER_TCP, true, false, false, true, false},
-    {"pair blocking", CARRIER_PAIR, false, false, false, false, false},
-    {"pair poller", CARRIER_PAIR, true, true, false, false, false},
-    {"rot13 blocking", CARRIER_TCP, false, false, false, true, true},
-    {"rot13 poller", CARRIER_TCP, true, true, false, false, true},
-    {"unix blocking", CARRIER_UNIX, false, false, false, false, false},
-    {"unix poller", CARRIER_UNIX, true, true, false, true, false},
+    {"tcp blocking", CARRIER_TCP, false, false, false, false, false, BARE, false},
+    {"tcp poller", CARRIER_TCP, true, true, false, false, false, BARE, false},
+    {"tcp poll() poller", CARRIER_TCP, true, true, true, true, false, BARE, false},
+    {"tcp game loop", CARRIER_TCP, true, false, false, true, false, BARE, false},
+    {"pair blocking", CARRIER_PAIR, false, false, false, false, false, BARE, false},
+    {"pair poller", CARRIER_PAIR, true, true, false, false, false, BARE, false},
+    {"rot13 blocking", CARRIER_TCP, false, false, false, true, true, BARE, false},
+    {"rot13 poller", CARRIER_TCP, true, true, false, false, true, BARE, false},
+    {"unix blocking", CARRIER_UNIX, false, false, false, false, false, BARE, false},
+    {"unix poller", CARRIER_UNIX, true, true, false, true, false, BARE, false},
 };
+#endif
 
 //------------------------------------------------------------------------------
 // Scenes.
@@ -354,7 +400,10 @@ typedef struct scene {
     nkt_conn *a;
     nkt_poller *poller;
     peer b;
-    int64_t limit_ns;           // when the guard strikes
+    uint32_t seed;              // of the impairment
+    bool is_large;              // the row moves megabytes: pieces are not tiny
+    int64_t limit_ns;           // when its waits end
+    int64_t guard_ns;           // when the guard strikes, by the system's clock
     uint32_t seen;              // events that came
     size_t earlier;             // taken by whole_write(v) before its last call
     bool short_view;            // the last whole_peek gave fewer bytes than wanted,
@@ -382,12 +431,12 @@ static void scene_guard_run(actor *self) {
         sleep_ms(100);
         scene_guard_lock();
         scene *late = scene_guard.watched;
-        if (late != NULL && nkt_now_ns(NULL) > late->limit_ns) {
+        if (late != NULL && nkt_now_ns(NULL) > late->guard_ns) {
             printf("  %s: took longer than %d ms, interrupted\n", nkt_test.name,
                    SCENE_LIMIT_MS);
             fflush(stdout);
             if (late->a != NULL) nkt_conn_interrupt(late->a);
-            late->limit_ns += (int64_t)SCENE_LIMIT_MS * 1000000;
+            late->guard_ns += (int64_t)SCENE_LIMIT_MS * 1000000;
             if (++scene_guard.strikes == 3) {
                 printf("FAILED %s: it hangs\n", nkt_test.name);
                 fflush(stdout);
@@ -406,24 +455,29 @@ static void scene_guard_watch(scene *s) {
 }
 
 static int32_t scene_left_ms(const scene *s) {
-    int64_t left = (s->limit_ns - nkt_now_ns(NULL)) / 1000000;
+    int64_t left = (s->limit_ns - nkt_now_ns(scene_clock)) / 1000000;
     return left > 0 ? (int32_t)left + 1 : 0;
 }
 
 static void scene_renew(scene *s) {
-    s->limit_ns = nkt_now_ns(NULL) + (int64_t)SCENE_LIMIT_MS * 1000000;
+    s->limit_ns = nkt_now_ns(scene_clock) + (int64_t)SCENE_LIMIT_MS * 1000000;
+    s->guard_ns = nkt_now_ns(NULL) + (int64_t)SCENE_LIMIT_MS * 1000000;
 }
 
-static int scene_wait_poller(scene *s) {
+static int scene_wait_poller(scene *s, uint32_t want) {
     nkt_event event;
+    uint32_t came = 0;
     int count = nkt_poller_wait(s->poller, scene_left_ms(s));
     if (count < 0) return count;
     if (count == 0 && scene_left_ms(s) == 0) return NKT_EAGAIN;
     if (count == 0 && s->signals) return NKT_EINTR;     // so a poller tells a signal
     while (nkt_poller_next(s->poller, &event) == NKT_OK) {
         CHECK(event.conn == s->a && event.user == s && event.events != 0);
-        s->seen |= event.events;
+        came |= event.events;
     }
+    s->seen |= came;
+    // Unread input is told again and again, and no time passes meanwhile.
+    if (scene_clock != NULL && (came & want) == 0) scene_sleep(1);
     return NKT_OK;
 }
 
@@ -434,7 +488,7 @@ static int scene_wait_watch(scene *s, uint32_t want) {
     if (!CHECK_INT(nkt_conn_watch(s->a, want, &interest), NKT_OK)) return NKT_EAGAIN;
     if (interest.ready) return NKT_OK;
     if (scene_left_ms(s) == 0) return NKT_EAGAIN;
-    int64_t now = nkt_now_ns(NULL);
+    int64_t now = nkt_now_ns(scene_clock);
     int64_t until = interest.deadline_ns < s->limit_ns ? interest.deadline_ns : s->limit_ns;
     int64_t frame = now + (int64_t)s->frame_ms * 1000000;
     if (s->frame_ms > 0 && frame < until) until = frame;
@@ -451,7 +505,7 @@ static int scene_wait_watch(scene *s, uint32_t want) {
 // After NKT_EAGAIN: NKT_OK to call again, else what to hand to the row.
 static int scene_wait(scene *s, uint32_t want) {
     if (!CHECK(s->face->nonblocking)) return NKT_EAGAIN;    // a blocking call said EAGAIN
-    return s->face->polled ? scene_wait_poller(s) : scene_wait_watch(s, want);
+    return s->face->polled ? scene_wait_poller(s, want) : scene_wait_watch(s, want);
 }
 
 //------------------------------------------------------------------------------
@@ -603,12 +657,31 @@ static bool scene_open_unix(scene *s) {
 }
 #endif
 
+static bool scene_impair(scene *s) {
+    nkt_impairment bad;
+    nkt_problem problem;
+    if (s->face->impaired == BARE) return true;
+    memset(&bad, 0, sizeof bad);
+    bad.seed = s->seed;
+    bad.problem = &problem;
+    if (s->face->impaired == PIECES) {
+        bad.stall = 0.1;
+        bad.stall_ms = 1;
+        bad.piece_max = s->is_large ? 8192 : 7;
+    } else if (s->face->impaired == LATE) {
+        bad.latency_ms = 3.5;
+        bad.jitter_ms = 1.5;
+    }
+    return CHECK_INT(nkt_conn_impair(s->a, &bad), NKT_OK);
+}
+
 static bool scene_init(scene *s, const face *on) {
     memset(s, 0, sizeof *s);
     s->face = on;
     s->b.fd = RAW_NO_FD;
+    scene_clock = NULL;
     scene_renew(s);
-    return scene_env_open(&s->env);
+    return scene_env_open(&s->env, on->impaired != BARE && on->carrier == CARRIER_PAIR);
 }
 
 // Opens the connected pair. False (and a failed check) if it could not.
@@ -628,7 +701,7 @@ static bool scene_open(scene *s) {
     case CARRIER_PAIR: ok = scene_open_pair(s); break;
     default: ok = scene_open_unix(s); break;
     }
-    return CHECK(ok);
+    return CHECK(ok) && scene_impair(s);
 }
 
 // Closes the tested end; how many queued bytes were discarded.
@@ -783,15 +856,33 @@ static int whole_write_message(scene *s, const void *data, size_t len) {
     }
 }
 
+// What a late handle on a poller has under way leaves while somebody waits on
+// that. Its peer is about to wait in the same thread, so it is done before.
+static void scene_let_leave(scene *s) {
+    nkt_event event;
+    nkt_impair_stats stats;
+    if (s->face->impaired != LATE || !s->face->polled) return;
+    memset(&stats, 0, sizeof stats);
+    for (int i = 0; i < LATE_MOST_MS || (stats.under_way > 0 && scene_left_ms(s) > 0); i++) {
+        scene_sleep(1);
+        nkt_poller_wait(s->poller, 0);
+        while (nkt_poller_next(s->poller, &event) == NKT_OK) s->seen |= event.events;
+        CHECK_INT(nkt_conn_impair_stats(s->a, NKT_WRITE, &stats), NKT_OK);
+    }
+}
+
 static int whole_flush(scene *s) {
     int err;
     WHOLE(err, nkt_conn_flush(s->a), NKT_WRITE);
+    if (err == NKT_OK) scene_let_leave(s);
     return err;
 }
 
 static int whole_shutdown_write(scene *s) {
     int err;
     WHOLE(err, nkt_conn_shutdown_write(s->a), NKT_WRITE);
+    // It happens behind later calls, and here not all is taken at once.
+    if (err == NKT_OK && s->face->impaired != BARE) err = whole_flush(s);
     return err;
 }
 
@@ -912,7 +1003,7 @@ static void sender_run(actor *base) {
     static const size_t most = 65536;
     char *buf = (char *)malloc(most);
     size_t chunk = self->chunk > 0 ? self->chunk : most;
-    if (self->before_ms > 0) sleep_ms(self->before_ms);
+    if (self->before_ms > 0) scene_sleep(self->before_ms);
     while (buf != NULL && self->sent < self->len &&
            __atomic_load_n(&self->stop, __ATOMIC_SEQ_CST) == 0) {
         size_t len = self->len - self->sent < chunk ? (size_t)(self->len - self->sent) : chunk;
@@ -920,7 +1011,7 @@ static void sender_run(actor *base) {
         else pattern_fill(buf, self->sent, len);
         if (!peer_send(self->to, buf, len)) break;
         self->sent += len;
-        if (self->pause_ms > 0) sleep_ms(self->pause_ms);
+        if (self->pause_ms > 0) scene_sleep(self->pause_ms);
     }
     free(buf);
 }
@@ -955,7 +1046,7 @@ static void receiver_run(actor *base) {
     static const size_t most = 65536;
     char *buf = (char *)malloc(most);
     size_t chunk = self->chunk > 0 ? self->chunk : most;
-    if (self->before_ms > 0) sleep_ms(self->before_ms);
+    if (self->before_ms > 0) scene_sleep(self->before_ms);
     while (buf != NULL && (self->limit == 0 || self->received < self->limit)) {
         ptrdiff_t got = peer_recv(self->from, buf, chunk);
         if (got <= 0) {
@@ -965,7 +1056,7 @@ static void receiver_run(actor *base) {
         if (!pattern_is(buf, self->received, (size_t)got)) self->wrong = true;
         uint64_t pauses = self->received / most;
         self->received += (uint64_t)got;
-        if (self->pause_ms > 0 && self->received / most != pauses) sleep_ms(self->pause_ms);
+        if (self->pause_ms > 0 && self->received / most != pauses) scene_sleep(self->pause_ms);
     }
     free(buf);
 }
@@ -1004,7 +1095,7 @@ typedef struct interrupter {
 
 static void interrupter_run(actor *base) {
     interrupter *self = (interrupter *)(void *)base;
-    sleep_ms(self->before_ms);
+    scene_sleep(self->before_ms);
     nkt_conn_interrupt(self->conn);
 }
 

@@ -24,27 +24,51 @@
 
 enum { LIMIT_MS = 10000, PAIR_ROOM = 4000, BUF = 2048, TRIPS = 500 / SCENE_THRIFT };
 
+// How the handle under test is impaired, both ways.
+enum { BARE, WRAPPED, LATE };       // by a perfect network; 2 to LATE_MOST_MS
+enum { LATE_MOST_MS = 5 };
+
 typedef struct face {
     const char *name;
     bool pair, nonblocking, polled, portable, two_sockets, connected, layer;
+    int impaired;
+    bool is_long;                   // only with NKT_TEST_ALL=1
 } face;
 
+#ifdef SCENE_IMPAIRED
+static const face faces[] = {
+    // name   pair, nonblocking, polled, portable, two, connected, layer, ...
+    {"pair blocking, wrapped", true, false, false, false, false, false, false, WRAPPED, false},
+    {"pair poller, wrapped", true, true, true, false, false, false, false, WRAPPED, false},
+    {"pair blocking, late", true, false, false, false, false, false, false, LATE, false},
+    {"pair poller, late", true, true, true, false, false, false, false, LATE, false},
+    {"udp blocking, wrapped", false, false, false, false, false, false, false, WRAPPED, true},
+    {"udp poller, wrapped", false, true, true, false, false, false, false, WRAPPED, true},
+    {"udp blocking, late", false, false, false, false, false, false, false, LATE, true},
+    {"udp poller, late", false, true, true, false, false, false, false, LATE, true},
+    {"udp game loop, late", false, true, false, false, false, false, false, LATE, true},
+    {"connected blocking, late", false, false, false, false, false, true, false, LATE, true},
+    {"two sockets poller, late", false, true, true, false, true, false, false, LATE, true},
+    {"xor poller, late", false, true, true, false, false, false, true, LATE, true},
+};
+#else
 static const face faces[] = {
     // name                 pair  nonbl  polled portab two    conn   layer
-    {"udp blocking", false, false, false, false, false, false, false},
-    {"udp poller", false, true, true, false, false, false, false},
-    {"udp poll() poller", false, true, true, true, false, false, false},
-    {"udp game loop", false, true, false, false, false, false, false},
-    {"two sockets blocking", false, false, false, false, true, false, false},
-    {"two sockets poller", false, true, true, false, true, false, false},
-    {"connected blocking", false, false, false, false, false, true, false},
-    {"connected poller", false, true, true, false, false, true, false},
-    {"pair blocking", true, false, false, false, false, false, false},
-    {"pair poller", true, true, true, false, false, false, false},
-    {"xor blocking", false, false, false, false, false, false, true},
-    {"xor poller", false, true, true, false, false, false, true},
-    {"xor on a pair, game loop", true, true, false, false, false, false, true},
+    {"udp blocking", false, false, false, false, false, false, false, BARE, false},
+    {"udp poller", false, true, true, false, false, false, false, BARE, false},
+    {"udp poll() poller", false, true, true, true, false, false, false, BARE, false},
+    {"udp game loop", false, true, false, false, false, false, false, BARE, false},
+    {"two sockets blocking", false, false, false, false, true, false, false, BARE, false},
+    {"two sockets poller", false, true, true, false, true, false, false, BARE, false},
+    {"connected blocking", false, false, false, false, false, true, false, BARE, false},
+    {"connected poller", false, true, true, false, false, true, false, BARE, false},
+    {"pair blocking", true, false, false, false, false, false, false, BARE, false},
+    {"pair poller", true, true, true, false, false, false, false, BARE, false},
+    {"xor blocking", false, false, false, false, false, false, true, BARE, false},
+    {"xor poller", false, true, true, false, false, false, true, BARE, false},
+    {"xor on a pair, game loop", true, true, false, false, false, false, true, BARE, false},
 };
+#endif
 
 typedef struct scene {
     const face *face;
@@ -60,9 +84,11 @@ typedef struct scene {
     char traced[16][20];
     bool signals;               // hand NKT_EINTR to the row
     bool peer_leaves;           // another thread closes `b`
+    uint32_t seed;              // of the impairment
 } scene;
 
 static scene *current;          // for the system's table
+static nkt_env *scene_clock;    // whose clock all threads go by; NULL is the system's
 
 // For a program that makes the system fail under the table: see
 // fault_udp_posix.c.
@@ -70,6 +96,11 @@ static struct {
     void (*env)(scene *s);          // the environment was made
     bool (*again)(int err);         // a whole_x() is to be called again
 } scene_hooks;
+
+static void scene_sleep(int32_t ms) {
+    if (scene_clock != NULL) nkt_sleep(scene_clock, ms);
+    else probe_system()->wait(NULL, NULL, 0, ms * PROBE_MS);
+}
 
 // Whether calls of this thread are those of the tested end.
 static __thread bool scene_tested;
@@ -137,6 +168,16 @@ static bool scene_push_layers(scene *s) {
     return ok;
 }
 
+static bool scene_impair(scene *s) {
+    nkt_impairment bad;
+    if (s->face->impaired == BARE) return true;
+    memset(&bad, 0, sizeof bad);
+    bad.seed = s->seed;
+    bad.latency_ms = s->face->impaired == LATE ? 3.5 : 0;
+    bad.jitter_ms = s->face->impaired == LATE ? 1.5 : 0;
+    return CHECK_INT(nkt_udp_impair(s->a, &bad), NKT_OK);
+}
+
 static bool scene_open(scene *s) {
     nkt_udp_opts a_opts, b_opts;
     scene_opts(s, &a_opts, true);
@@ -154,6 +195,7 @@ static bool scene_open(scene *s) {
     if (s->face->connected &&
         !CHECK_INT(nkt_udp_connect_addr(s->a, &s->to_b), NKT_OK)) return false;
     if (s->face->layer && !scene_push_layers(s)) return false;
+    if (!scene_impair(s)) return false;
     if (!s->face->polled) return true;
     nkt_poller_opts opts;
     memset(&opts, 0, sizeof opts);
@@ -183,8 +225,9 @@ static int scene_wait(scene *s, uint32_t want) {
     int64_t now = nkt_now_ns(&s->p.env), end = now + LIMIT_MS * PROBE_MS;
     int64_t frame = now + 10 * PROBE_MS;        // memory has no descriptor: a frame is enough
     int64_t until = interest.deadline_ns < frame ? interest.deadline_ns : frame;
-    int err = probe_system()->wait(&s->p.env, interest.watches, interest.count,
-                                   until > now ? until - now : 0);
+    const nkt_sys_core *core = scene_clock != NULL ? scene_clock->core : probe_system();
+    int err = core->wait(&s->p.env, interest.watches, interest.count,
+                         until > now ? until - now : 0);
     if (err == NKT_EINTR && s->signals) return NKT_EINTR;
     return now < end ? NKT_OK : NKT_EAGAIN;
 }
@@ -211,14 +254,35 @@ static ptrdiff_t whole_recv_many(scene *s, nkt_datagram *list, int cap) {
     WHOLE(nkt_udp_recv_many(s->a, list, cap), NKT_READ)
 }
 
-// To `b`, as the face addresses it.
-static ptrdiff_t whole_send(scene *s, const void *data, size_t len) {
+static ptrdiff_t whole_send_begin(scene *s, const void *data, size_t len) {
     bool named = !s->face->pair && !s->face->connected;
     WHOLE(nkt_udp_send(s->a, data, len, named ? &s->to_b : NULL), NKT_WRITE)
 }
 
-static ptrdiff_t whole_send_many(scene *s, const nkt_datagram *list, int count) {
+static ptrdiff_t whole_send_many_begin(scene *s, const nkt_datagram *list, int count) {
     WHOLE(nkt_udp_send_many(s->a, list, count), NKT_WRITE)
+}
+
+// What a late handle on a poller has under way leaves while somebody waits on
+// that. Its peer is about to wait in the same thread, so it is done before.
+static ptrdiff_t let_leave(scene *s, ptrdiff_t sent) {
+    nkt_event event;
+    if (s->face->impaired != LATE || !s->face->polled || sent < 0) return sent;
+    for (int i = 0; i < LATE_MOST_MS; i++) {
+        scene_sleep(1);
+        nkt_poller_wait(s->poller, 0);
+        while (nkt_poller_next(s->poller, &event) == NKT_OK) s->seen |= event.events;
+    }
+    return sent;
+}
+
+// To `b`, as the face addresses it.
+static ptrdiff_t whole_send(scene *s, const void *data, size_t len) {
+    return let_leave(s, whole_send_begin(s, data, len));
+}
+
+static ptrdiff_t whole_send_many(scene *s, const nkt_datagram *list, int count) {
+    return let_leave(s, whole_send_many_begin(s, list, count));
 }
 
 static ptrdiff_t peer_send(scene *s, const void *data, size_t len, const nkt_addr *to) {
@@ -288,46 +352,47 @@ static void actor_main(void *arg) {
     __atomic_store_n(&self->done, 1, __ATOMIC_SEQ_CST);
 }
 
-static void sleep_ms(int ms) {
-    probe_system()->wait(NULL, NULL, 0, ms * PROBE_MS);
-}
-
 static void actor_start(actor *self, scene *s, void (*run)(scene *s)) {
     self->s = s;
     self->run = run;
     self->done = 0;
-    if (!CHECK_INT(nkt_thread_start(NULL, actor_main, self), NKT_OK)) self->done = 1;
+    if (!CHECK_INT(nkt_thread_start(scene_clock, actor_main, self), NKT_OK)) self->done = 1;
 }
 
 static void actor_join(actor *self) {
-    while (__atomic_load_n(&self->done, __ATOMIC_SEQ_CST) == 0) sleep_ms(1);
+    while (__atomic_load_n(&self->done, __ATOMIC_SEQ_CST) == 0) scene_sleep(1);
 }
 
 static void run_say(scene *s) {
-    sleep_ms(20);
+    scene_sleep(20);
     say(s, "late");
 }
 
 static void run_interrupt(scene *s) {
-    sleep_ms(20);
+    scene_sleep(20);
     nkt_udp_interrupt(s->a);
 }
 
 static void run_close_peer(scene *s) {
-    sleep_ms(10);
+    scene_sleep(10);
     peer_close(s);
 }
 
 static void run_drain(scene *s) {
     char own[BUF];
-    sleep_ms(20);
+    scene_sleep(20);
     for (int i = 0; i < 3; i++) CHECK_INT(peer_recv(s, own, sizeof own, NULL), 1900);
+}
+
+// Fewer, where each waits.
+static int trips_of(const scene *s) {
+    return s->face->impaired == LATE && !s->face->pair ? TRIPS / 10 : TRIPS;
 }
 
 static void run_mirror(scene *s) {
     nkt_addr from;
     char own[BUF];
-    for (int i = 0; i < TRIPS; i++) {
+    for (int i = 0; i < trips_of(s); i++) {
         ptrdiff_t got = peer_recv(s, own, sizeof own, &from);
         if (got < 0) return;
         peer_send(s, own, (size_t)got, &from);
@@ -661,7 +726,7 @@ static void row_watch(scene *s) {
 static void row_both_ways(scene *s) {
     actor mirror;
     actor_start(&mirror, s, run_mirror);
-    for (int i = 0; i < TRIPS; i++) {
+    for (int i = 0; i < trips_of(s); i++) {
         char text[16];
         snprintf(text, sizeof text, "%d", i);
         if (!CHECK_INT(whole_send(s, text, strlen(text)), strlen(text))) break;
@@ -747,7 +812,8 @@ static void row_signal(scene *s) {
 
 enum { SYSTEM = 1, UNCONNECTED = 4, POLLER = 8, SIGNALS = 16, SOMEBODY = 32, DIRECT = 64,
        SLOW = 128,                  // it waits: see fault.h
-       THREADS = 256 };             // two use netkit
+       THREADS = 256,               // two use netkit
+       AT_ONCE = 512 };             // a send meets what is wrong with it
 
 typedef struct row {
     const char *name;
@@ -766,13 +832,13 @@ static const row rows[] = {
     {"no room at all", row_no_room, 0},
     {"8,000 bytes", row_large, 0},
     {"longer than any may be", row_too_large, 0},
-    {"larger than the path takes", row_larger_than_path, 0},
+    {"larger than the path takes", row_larger_than_path, AT_ONCE},
     {"wrong family, port 0", row_wrong_family, SYSTEM | DIRECT},
     {"nobody named", row_nobody_named, SYSTEM | UNCONNECTED},
     {"port unreachable", row_refused, SOMEBODY},
     {"port unreachable, another's", row_left, SYSTEM | UNCONNECTED},
-    {"queue full, then room", row_queue_full, SLOW},
-    {"queue full, time-out", row_send_timeout, SLOW},
+    {"queue full, then room", row_queue_full, SLOW | AT_ONCE},
+    {"queue full, time-out", row_send_timeout, SLOW | AT_ONCE},
     {"time-outs, then a datagram", row_timeout, SLOW},
     {"interrupt in mid-wait", row_interrupt, SLOW | THREADS},
     {"interrupt leaves what was received", row_interrupt_keeps, 0},
@@ -781,7 +847,7 @@ static const row rows[] = {
     {"a list partly taken", row_partly, 0},
     {"a list with a bad one", row_partly_failed, 0},
     {"lists and single ones, mixed", row_many_then_one, 0},
-    {"an error is not final", row_error_is_not_final, SYSTEM},
+    {"an error is not final", row_error_is_not_final, SYSTEM | AT_ONCE},
     {"counts", row_info, 0},
     {"what to wait for", row_watch, 0},
     {"500 round trips", row_both_ways, SLOW | THREADS},
@@ -796,7 +862,22 @@ static const row rows[] = {
 
 static bool has_ipv6;
 
+static const char *why_not_impaired(const row *r, const face *f) {
+    if (f->is_long && getenv("NKT_TEST_ALL") == NULL) return "it waits: NKT_TEST_ALL=1 has it";
+    if ((r->needs & SIGNALS) && f->pair) return "signals do not end waits in virtual time";
+    bool at_once = (r->needs & AT_ONCE) || (r->run == row_refused && f->pair);
+    if (f->impaired == LATE && (r->run == row_watch || r->run == row_told_again)) {
+        return "that something came is told before it is due";
+    }
+    if (at_once && f->impaired == LATE) return "what a datagram meets later, a later call tells";
+#ifdef NETKIT_NO_THREADS
+    if (f->impaired == LATE) return "what is under way moves by itself with threads only";
+#endif
+    return NULL;
+}
+
 static const char *why_not(const row *r, const face *f) {
+    if (f->impaired != BARE && why_not_impaired(r, f) != NULL) return why_not_impaired(r, f);
     if (f->two_sockets && !has_ipv6) return "there is no IPv6 here";
     if ((r->needs & SYSTEM) && f->pair) return "memory has no addresses and no system";
     if ((r->needs & UNCONNECTED) && f->connected) return "it is connected";
@@ -822,7 +903,14 @@ static void scene_init(scene *s, const face *f) {
     memset(s, 0, sizeof *s);
     s->face = f;
     current = s;
-    probe_open(&s->p);
+    scene_clock = NULL;
+    if (f->impaired != BARE && f->pair) {
+        CHECK_INT(nkt_env_init_virtual(&s->p.env, 1), NKT_OK);
+        s->p.env.allocate = probe_allocate;
+        scene_clock = &s->p.env;
+    } else {
+        probe_open(&s->p);
+    }
     s->sys = *nkt_sys_udp_default();
     s->sys.send = scene_send;
     s->p.env.udp = &s->sys;
