@@ -57,7 +57,7 @@ class Config:
 
     def __init__(self, name, cc, flags, suites="unit scenario data fuzz", libs="-pthread", slow=1,
                  needs="", wine=False, prefix="", emulator="", match="", unlike="",
-                 unlike_emulated="", in_test=False):
+                 unlike_emulated="", in_test=False, later=""):
         self.name = name
         self.cc = shlex.split(cc)
         self.flags = shlex.split(flags)
@@ -74,6 +74,8 @@ class Config:
         self.unlike_emulated = re.compile(unlike_emulated) if unlike_emulated else None
         self.emulated = False                   # known once obstacle() has looked
         self.in_test = in_test                  # part of `make test`, or of test-all only
+        # ... of which only there: what takes longest to build and tells a user least
+        self.later = re.compile(later) if later and "--all" not in sys.argv else None
 
 
 # Address randomness of more than 28 bits is more than this age of thread sanitizers bears.
@@ -91,7 +93,9 @@ CONFIGS = [
     # No -Werror here: this is run with compilers we have not seen.
     Config("default", os.environ.get("CC") or "cc",
            WARNINGS + " " + (os.environ.get("CFLAGS") or "-g"),
-           libs=(os.environ.get("LDFLAGS") or "") + " -pthread", in_test=True),
+           libs=(os.environ.get("LDFLAGS") or "") + " -pthread", in_test=True,
+           # Each with an implementation of its own, whose calls of the system are replaced.
+           later=r"/test_(lookup_alone|lookup_threads|sys|sys_udp)_posix\.c"),
     # Nor where gcc guesses: under sanitizers it warns of conversions that it sees through without
     # them, at -O2 of what a test might do. netkit.h at -O2 is held to it in tests/compile.
     Config("gcc-asan", "gcc", WARNINGS + " -O1 -g " + ASAN, slow=4, needs="gcc"),
@@ -535,6 +539,7 @@ def plan(options):
     """Gives the jobs to do: (name, function, whether it mostly waits)."""
     jobs = []
     words = options.words or [""]
+    brief = not (options.words or options.config)
     chosen = [config for config in CONFIGS
               if (config.name in options.config if options.config
                   else options.all or config.in_test)]
@@ -553,7 +558,9 @@ def plan(options):
             jobs.append((config.name, lambda c=config, w=why: refused(c, w), False))
             continue
         # Fewer, if only an emulator runs them.
-        for source in ordered(programs_of(config, words)):
+        sources = [source for source in programs_of(config, words)
+                   if not (brief and config.later and config.later.search(source))]
+        for source in ordered(sources):
             name = config.name + ": " + os.path.relpath(source, os.path.join(ROOT, "tests"))
             # The table of scenarios waits for time-outs half of its time.
             waits = options.all and name.endswith("scenario.c")

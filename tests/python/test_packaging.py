@@ -74,6 +74,8 @@ def copy_tree(folder):
 def clean_env(**more):
     env = {key: value for key, value in os.environ.items()
            if not key.startswith(("NETKIT_", "PYTHON", "PIP_", "CC", "CFLAGS", "LDFLAGS"))}
+    if not EVERYTHING:
+        env["CFLAGS"] = "-O0"       # what is built several times
     env.update(PIP_NO_INDEX="1", PIP_DISABLE_PIP_VERSION_CHECK="1", PYTHONDONTWRITEBYTECODE="1",
                PIP_ROOT_USER_ACTION="ignore", **more)
     return env
