@@ -19,6 +19,7 @@ from __future__ import annotations
 
 import ctypes
 import struct
+import sys
 import warnings
 from ctypes import byref, c_char, c_void_p
 
@@ -50,7 +51,8 @@ _HEAD = struct.calcsize("@PI")
 _ADDR: int = _lib.nkt_datagram.addr.offset
 _ROW = struct.Struct("@PI%dx%ds" % (_ADDR - _HEAD, _SIZE - _ADDR))
 _POINTER_LEN = struct.Struct("@PI")
-_REACH = c_char * 0x40000000    # from the first datagram of a batch on, to cut the others from
+# All of memory, to cut datagrams out of.
+_reach: Any = (c_char * sys.maxsize).from_address(0) if CPYTHON else Memory(0)
 _SEND_AT_ONCE = 1024
 _KNOWN_MAX = 1024               # receivers whose structure is remembered, and senders
 
@@ -367,12 +369,13 @@ class UDPBase:
 
     def _received_many(self, count: int) -> List[Datagram]:
         rows = list(_ROW.iter_unpack(ctypes.string_at(self._list, count * _SIZE)))
-        base = min(rows)[0]
-        reach: Any = _REACH.from_address(base) if CPYTHON else Memory(base)
         kind: Any = Datagram
-        known = _senders
+        reach, known = _reach, _senders
+        # Mostly all of them are from one sender, and comparing is less than looking up.
+        first = rows[0][2]
+        one = known[first]
         return list(map(kind, [
-            (reach[place - base:place - base + size], known[told])
+            (reach[place:place + size], one if told == first else known[told])
             for place, size, told in rows]))
 
     # --- Sending ------------------------------------------------------------------
