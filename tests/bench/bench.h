@@ -16,6 +16,11 @@
 //     bench_raw parse 100         100 times 32,768 addresses; and format
 //     bench_raw datagrams 100 many     100 times 128 datagrams of 64 bytes:
 //                                 one, connected, many, loop (no offload)
+//     bench_netkit exchange 100000 bare    datagrams and bytes there and back
+//                                 between handles in memory; or wrapped, in an
+//                                 impairment that does nothing
+//     bench_netkit virtual 1000000    datagrams through a bad network in
+//                                 virtual time
 //
 // Exit code 3 says that the library has no such thing, 4 that the system
 // refuses something; the last line then says what. bench.py runs all of it,
@@ -76,6 +81,8 @@ typedef struct bench_ops {
     // Datagrams of 64 bytes from one socket to another, DATAGRAMS at a time.
     void (*datagrams_open)(const char *how);
     void (*datagrams_run)(long rounds);
+    void (*exchange)(long rounds, const char *how);
+    void (*virtual_time)(long count);
 } bench_ops;
 
 static const bench_ops ops;
@@ -452,6 +459,22 @@ static void bench_datagrams(const char *how, long rounds) {
     bench_result(bench_wall_ns() - begin, cpu, (double)rounds * DATAGRAMS);
 }
 
+// Runs it once to get warm, and once for the result.
+static void bench_exchange(long rounds, const char *how) {
+    ops.exchange(rounds / 10 + 1, how);
+    int64_t begin = bench_wall_ns(), cpu = bench_cpu_ns();
+    ops.exchange(rounds, how);
+    cpu = bench_cpu_ns() - cpu;
+    bench_result(bench_wall_ns() - begin, cpu, (double)rounds);
+}
+
+static void bench_virtual(long count) {
+    int64_t begin = bench_wall_ns(), cpu = bench_cpu_ns();
+    ops.virtual_time(count);
+    cpu = bench_cpu_ns() - cpu;
+    bench_result(bench_wall_ns() - begin, cpu, (double)count);
+}
+
 static void bench_has(int has) {
     if (has) return;
     printf("unsupported\n");
@@ -497,6 +520,12 @@ int main(int argc, char **argv) {
     } else if (strcmp(what, "datagrams") == 0) {
         bench_has(ops.datagrams_open != NULL);
         bench_datagrams(argc > 3 ? argv[3] : "one", first);
+    } else if (strcmp(what, "exchange") == 0) {
+        bench_has(ops.exchange != NULL);
+        bench_exchange(first, argc > 3 ? argv[3] : "bare");
+    } else if (strcmp(what, "virtual") == 0) {
+        bench_has(ops.virtual_time != NULL);
+        bench_virtual(first);
     } else {
         printf("which workload? see bench.h\n");
         return 1;

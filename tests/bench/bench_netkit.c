@@ -258,8 +258,100 @@ static void datagrams_run(long rounds) {
     }
 }
 
+// --- In memory ---------------------------------------------------------------
+
+static void exchange(long rounds, const char *how) {
+    static nkt_udp *a, *b;
+    static nkt_conn *c, *d;
+    char buf[64] = "";
+    if (a == NULL) {
+        nkt_udp_opts udp_opts;
+        nkt_conn_opts conn_opts;
+        nkt_impairment none;
+        memset(&udp_opts, 0, sizeof udp_opts);
+        memset(&conn_opts, 0, sizeof conn_opts);
+        memset(&none, 0, sizeof none);
+        udp_opts.nonblocking = conn_opts.nonblocking = true;
+        ok(nkt_udp_pair(&udp_opts, &udp_opts, 0, &a, &b), "nkt_udp_pair");
+        ok(nkt_conn_pair(&conn_opts, &conn_opts, &c, &d), "nkt_conn_pair");
+        if (strcmp(how, "wrapped") == 0) {
+            ok(nkt_udp_impair(a, &none), "nkt_udp_impair");
+            ok(nkt_conn_impair(c, &none), "nkt_conn_impair");
+        }
+    }
+    for (long i = 0; i < rounds; i++) {
+        if (nkt_udp_send(a, buf, sizeof buf, NULL) < 0) abort();
+        if (nkt_udp_recv(b, buf, sizeof buf, NULL) < 0) abort();
+        if (nkt_udp_send(b, buf, sizeof buf, NULL) < 0) abort();
+        if (nkt_udp_recv(a, buf, sizeof buf, NULL) < 0) abort();
+        if (nkt_conn_write(c, buf, sizeof buf) < 0) abort();
+        if (nkt_conn_read(d, buf, sizeof buf) < 0) abort();
+        if (nkt_conn_write(d, buf, sizeof buf) < 0) abort();
+        if (nkt_conn_read(c, buf, sizeof buf) < 0) abort();
+    }
+}
+
+typedef struct simulated {
+    nkt_env env;
+    nkt_udp *from, *to;
+    nkt_poller *poller;
+    nkt_task *timer;
+} simulated;
+
+static void simulated_open(simulated *world) {
+    nkt_udp_opts opts;
+    nkt_poller_opts poller_opts;
+    nkt_timer_opts timer_opts;
+    nkt_impairment bad;
+    memset(&opts, 0, sizeof opts);
+    memset(&poller_opts, 0, sizeof poller_opts);
+    memset(&timer_opts, 0, sizeof timer_opts);
+    memset(&bad, 0, sizeof bad);
+    ok(nkt_env_init_virtual(&world->env, 7), "nkt_env_init_virtual");
+    opts.env = poller_opts.env = timer_opts.env = &world->env;
+    opts.nonblocking = true;
+    timer_opts.delay_ms = timer_opts.repeat_ms = 1;
+    bad.seed = 7;
+    bad.latency_ms = 80;
+    bad.jitter_ms = 20;
+    bad.overtake = true;
+    bad.loss = 0.02;
+    ok(nkt_udp_pair(&opts, &opts, 0, &world->from, &world->to), "nkt_udp_pair");
+    ok(nkt_udp_impair(world->from, &bad), "nkt_udp_impair");
+    ok(nkt_poller_open(&poller_opts, &world->poller), "nkt_poller_open");
+    ok(nkt_timer_start(&timer_opts, &world->timer), "nkt_timer_start");
+    ok(nkt_poller_add_udp(world->poller, world->from, NULL), "nkt_poller_add_udp");
+    ok(nkt_poller_add_udp(world->poller, world->to, NULL), "nkt_poller_add_udp");
+    ok(nkt_poller_add_task(world->poller, world->timer, NULL), "nkt_poller_add_task");
+}
+
+// Ten datagrams a millisecond; each arrives at an instant of its own, so that
+// each one is a wait and a jump of the clock.
+static void virtual_time(long count) {
+    static simulated world;
+    long sent = 0, got = 0;
+    char bytes[64] = "";
+    nkt_event event;
+    nkt_datagram list[16];
+    simulated_open(&world);
+    while (nkt_poller_wait(world.poller, 1000) > 0) {
+        while (nkt_poller_next(world.poller, &event) == NKT_OK) {
+            int some = 0;
+            if (event.task != NULL && nkt_timer_finish(world.timer) > 0) {
+                for (int i = 0; i < 10 && sent < count; i++, sent++) {
+                    if (nkt_udp_send(world.from, bytes, sizeof bytes, NULL) < 0) abort();
+                }
+                if (sent == count) nkt_poller_remove_task(world.poller, world.timer);
+            }
+            if (event.udp != world.to) continue;
+            while ((some = nkt_udp_recv_many(world.to, list, 16)) > 0) got += some;
+        }
+    }
+    if (got < count / 2) abort();
+}
+
 static const bench_ops ops = {
     lines_open, lines_read, echo_serve, echo_call, oneway_send, oneway_recv,
     connect_numbers, connect_names, room_open, room_run, parse, format,
-    datagrams_open, datagrams_run,
+    datagrams_open, datagrams_run, exchange, virtual_time,
 };

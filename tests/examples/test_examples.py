@@ -561,6 +561,20 @@ def xor_talk():
     listening.stop()
 
 
+def train_game():
+    """The same journey each time, on every machine."""
+    journey = start("train_game")
+    journey.expect(r"^train, seed 7: 109091 states sent in an hour, 5.9 % lost, 0 came too late$")
+    journey.expect(r"^the picture froze 69 times for over half a second, at worst for 3.2 s$")
+    equal(journey.finish(), 0, "the exit code")
+    other = start("train_game", "lte", "3")
+    other.expect(r"^lte, seed 3: 109091 states sent in an hour, 0.1 % lost, 0 came too late$")
+    equal(other.finish(), 0, "the exit code")
+    unknown = start("train_game", "5g")
+    unknown.expect(r"^5g: expected one of dsl, cable, .*train$")
+    equal(unknown.finish(), 1, "the exit code")
+
+
 def game_server():
     """Each of 64 players gets each of the 60 states of a second, in order."""
     server = start("game_server", "127.0.0.1:0", "2")
@@ -718,6 +732,7 @@ def main():
     suite.run("udp_sender and udp_receiver", udp_pair)
     suite.run("xor_talk", xor_talk)
     suite.run("game_server", game_server)
+    suite.run("train_game", train_game)
     if LINUX:
         suite.run("lan_lobby", lan_lobby)
     for name in LOOPS:
