@@ -11,12 +11,28 @@ import ctypes
 from typing import Any, Optional, Union
 
 from .. import _errors
-from .._lib import NEVER, NO_FD, READ, WRITE, nkt_event, nkt_interest, quick
+from .._lib import (NEVER, NO_FD, READ, WRITE, nkt_event, nkt_impair_stats, nkt_interest,
+                    quick)
 from ._loop import Call, ThreadWatch, Waiters, Watch, hub_of, open_poller, wake
 from ._other import ObjectWatch
 
 TICK_S = 0.005          # between looks where pollers have no descriptor
+LEAST_S = 0.0005
 EVENTS = 4
+
+
+def delivered_in(handle: Optional[ctypes.c_void_p], watch: Any, stats: Any) -> float:
+    """Lets leave what is due. Seconds until more is, or infinity."""
+    interest = nkt_interest()
+    watch(handle, WRITE, ctypes.byref(interest))
+    if interest.count > 0:
+        counted = nkt_impair_stats()
+        if stats(handle, WRITE, ctypes.byref(counted)) >= 0 and counted.under_way > 0:
+            return TICK_S               # the system has no room at the moment
+    if interest.deadline_ns == NEVER:
+        return float("inf")
+    left_ns: int = interest.deadline_ns - quick.nkt_now_ns(None)
+    return max(left_ns / 1e9, LEAST_S)
 
 
 class ImpairedWatch(Waiters):
@@ -109,15 +125,7 @@ class ImpairedWatch(Waiters):
         """Lets leave what is due, whether anybody waits or not. Seconds until more is."""
         if not self.inside:
             return float("inf")
-        interest = nkt_interest()
-        quick.nkt_conn_watch(self.handle, READ, ctypes.byref(interest))
-        for found in interest.watches[:interest.count]:
-            if found.events & WRITE:
-                return TICK_S           # the system has no room at the moment
-        if interest.deadline_ns == NEVER:
-            return float("inf")
-        left_ns: int = interest.deadline_ns - quick.nkt_now_ns(None)
-        return max(left_ns / 1e9, 0.0)
+        return delivered_in(self.handle, quick.nkt_conn_watch, quick.nkt_conn_impair_stats)
 
     def on_inner(self, _: Any) -> None:
         self.armed = False

@@ -16,9 +16,10 @@ from .. import _errors, _lib
 from .._addr import Address
 from .._datagrams import (_SEND_AT_ONCE, _SIZE, DATAGRAM_MAX, MANY, Datagram, UDPBase, open_udp,
                           open_udp_pair, peer_of)
-from .._lib import EAGAIN, NO_FD, READ, WRITE, Process, quick
+from .._lib import EAGAIN, NO_FD, Process, quick
 from .._options import USE_DEFAULT, check_timeout
 from ._conn import DONE, Timer
+from ._impaired import delivered_in
 from ._loop import Waiters, Watch, hub_of, open_poller, wake
 from ._start import resolve
 
@@ -102,14 +103,9 @@ class UDP(UDPBase):
             self._due = None
         if self._closed or self._loop.is_closed():
             return
-        interest = _lib.nkt_interest()
-        quick.nkt_udp_watch(self._handle, READ, byref(interest))
-        delay = (interest.deadline_ns - quick.nkt_now_ns(None)) / 1e9
-        full = any(found.events & WRITE for found in interest.watches[:interest.count])
-        if full:
-            delay = _TICK               # the system has no room at the moment
-        if full or interest.deadline_ns != _lib.NEVER:
-            self._due = self._loop.call_later(delay if delay > 0 else 0.001, self._deliver)
+        delay = delivered_in(self._handle, quick.nkt_udp_watch, quick.nkt_udp_impair_stats)
+        if delay < float("inf"):
+            self._due = self._loop.call_later(delay, self._deliver)
 
     async def _ready(self, timer: Optional[Timer]) -> None:
         waiter = self._watch.readable()
@@ -120,6 +116,11 @@ class UDP(UDPBase):
                 await waiter
             else:
                 await timer.wait(waiter)
+        except BaseException:
+            # Who always leaves at once would never hear of what has come.
+            if not self._closed:
+                self._look()
+            raise
         finally:
             if later is not None:
                 later.cancel()
@@ -134,9 +135,12 @@ class UDP(UDPBase):
             self._attempts += 1
             if self._attempts > _ATTEMPTS:
                 self._attempts = 0
-                await asyncio.sleep(0)
+                try:
+                    await asyncio.sleep(0)
+                finally:
+                    if not self._closed:
+                        self._look()
                 self._check()
-                self._look()
             err = once()
             if err != EAGAIN:
                 if self._is_impaired:
