@@ -79,6 +79,29 @@ class Examples(unittest.TestCase):
         self.assertEqual(run("udp_sender.py", "127.0.0.1:" + port, "2"),
                          (1, "sent message 1\nconnection refused: nothing listens there\n"))
 
+    def test_train_game(self):
+        # The seed says which states are lost.
+        lost = []
+        for _ in range(2):
+            status, said = run("train_game.py", "2", "edge", "1")
+            lines = said.splitlines()
+            self.assertEqual((status, len(lines)), (0, 3), said)
+            for number, line in enumerate(lines[:2], 1):
+                self.assertRegex(line, r"^second %d: \d+ of 20 states in time, \d+ late, "
+                                       r"\d+ lost, 0 twice; nothing for \d+ ms$" % number)
+            # A way of 420 ms is too long for all of them.
+            self.assertTrue(lines[0].startswith("second 1: 0 of 20 states in time"), said)
+            lost.append(re.sub("nothing for.*|; again.*", "", said))
+            self.assertRegex(lines[2], r"^40 states sent, \d+ lost; again: "
+                                       r"python train_game\.py 2 edge 1$")
+        self.assertEqual(lost[0], lost[1])
+        self.assertNotIn("40 states sent, 0 lost", lost[0])
+
+    def test_bad_network_test(self):
+        status, said = run("bad_network_test.py")
+        self.assertEqual(status, 0, said)
+        self.assertRegex(said, r"Ran 1 test in .*\n\nOK\n$")
+
     def test_chat_server(self):
         server = subprocess.Popen(example("chat_server.py") + ["localhost:0"],
                                   stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
