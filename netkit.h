@@ -14000,6 +14000,11 @@ static bool nkti_settings_delay(const nkti_settings *settings) {
            settings->corrupt != 0;
 }
 
+static bool nkti_settings_are_idle(const nkti_settings *settings) {
+    return !nkti_settings_delay(settings) && settings->mtu == 0 && settings->piece_max == 0 &&
+           (settings->duplicate | settings->reorder | settings->stall) == 0;
+}
+
 // What holds now, and until when.
 static const nkti_settings *nkti_path_settings(const nkti_path *path, int64_t now,
                                                int64_t *until) {
@@ -14118,6 +14123,15 @@ static void nkti_path_arrived(nkti_path *path, const nkti_item *item) {
     if (item->is_copy) return;
     if (item->number < path->highest) path->stats.reordered++;
     else path->highest = item->number;
+}
+
+// What went straight through, if it did.
+static void nkti_path_passed(nkti_path *path, ptrdiff_t bytes) {
+    if (bytes <= 0) return;
+    path->stats.sent++;
+    path->stats.delivered++;
+    path->stats.sent_bytes += (uint64_t)bytes;
+    path->stats.delivered_bytes += (uint64_t)bytes;
 }
 
 static void nkti_path_clear(nkti_path *path) {
@@ -14709,35 +14723,26 @@ static void nkti_path_set(nkti_path *path, const nkt_impairment *from,
     nkti_free(path->env, path->steps, path->step_count * sizeof path->steps[0]);
     path->base = *base;
     path->steps = steps;
-    path->step_count = steps != NULL ? from->step_count : 0;
+    path->step_count = from->step_count;
     path->begun = now;
-    path->repeat = 0;
-    path->has_cut = from != NULL && from->cut != NKT_CUT_NONE;
-    path->cut = from != NULL ? from->cut : NKT_CUT_NONE;
+    path->has_cut = from->cut != NKT_CUT_NONE;
+    path->cut = from->cut;
     path->cut_at = NKT_NEVER;
     path->cut_bytes = -1;
     path->gate = 0;
     path->rested = false;
     nkti_check check = { NULL, NKT_OK };
-    if (from != NULL) {
-        path->repeat = nkti_check_ms(&check, "", from->repeat_ms);
-        path->stats.seed = seed;
+    path->repeat = nkti_check_ms(&check, "", from->repeat_ms);
+    path->stats.seed = seed;
+    if (path->has_cut && from->cut_bytes > 0) {
+        path->cut_bytes = (int64_t)(path->stats.sent_bytes + (uint64_t)from->cut_bytes);
     }
-    if (path->has_cut) {
-        if (from->cut_bytes > 0) {
-            path->cut_bytes = (int64_t)(path->stats.sent_bytes + (uint64_t)from->cut_bytes);
-        }
-        if (from->cut_ms > 0 || from->cut_bytes == 0) {
-            path->cut_at = now + nkti_check_ms(&check, "", from->cut_ms);
-        }
+    if (path->has_cut && (from->cut_ms > 0 || from->cut_bytes == 0)) {
+        path->cut_at = now + nkti_check_ms(&check, "", from->cut_ms);
     }
     if (base->rate == 0) path->wire_free = 0;
     nkti_path_revive(path, nkti_after(now, base->latency));
-    nkti_settings nothing;
-    memset(&nothing, 0, sizeof nothing);
-    nothing.late = base->late;
-    nothing.stall_for = base->stall_for;
-    bool idle = memcmp(base, &nothing, sizeof nothing) == 0 && steps == NULL && !path->has_cut;
+    bool idle = nkti_settings_are_idle(base) && steps == NULL && !path->has_cut;
     nkti_atomic_store(&path->active, !idle || path->count > 0 || path->ended);
     nkti_mutex_unlock(&path->lock);
 }
@@ -14782,9 +14787,12 @@ static void nkti_impair_reset(nkti_impaired *impaired) {
 }
 
 static void nkti_impaired_set(nkti_impaired *impaired, const nkti_wish *wish) {
+    nkt_impairment none;
+    memset(&none, 0, sizeof none);
     for (int i = 0; i < 2; i++) {
-        nkti_path_set(&impaired->ways[i], wish->from[i], &wish->base[i], wish->steps[i],
-                      wish->seed[i]);
+        bool ends = wish->from[i] == NULL;
+        nkti_path_set(&impaired->ways[i], ends ? &none : wish->from[i], &wish->base[i],
+                      wish->steps[i], ends ? impaired->ways[i].stats.seed : wish->seed[i]);
     }
     if (nkti_atomic_load(&impaired->reset) != 0) nkti_impair_reset(impaired);
 }
@@ -14902,12 +14910,7 @@ static ptrdiff_t nkti_impair_send(nkt_link *link, const nkt_str *pieces, size_t 
             nkti_path_push_bytes(path, link->below, now);
         } else {
             sent = nkti_impair_pass(link->below, pieces, count, allowed);
-            if (sent > 0) {
-                path->stats.sent++;
-                path->stats.delivered++;
-            }
-            if (sent > 0) path->stats.sent_bytes += (uint64_t)sent;
-            if (sent > 0) path->stats.delivered_bytes += (uint64_t)sent;
+            nkti_path_passed(path, sent);
         }
         if (sent > 0) nkti_path_moved(path);
     }
@@ -14998,12 +15001,7 @@ static ptrdiff_t nkti_impair_recv(nkt_link *link, void *buf, size_t cap) {
         got = nkti_impair_give(path, now, (uint8_t *)buf, (size_t)got);
     } else if (!cut && got > 0) {
         got = nkt_link_recv(link->below, buf, (size_t)got);
-        if (got > 0) {
-            path->stats.sent++;
-            path->stats.delivered++;
-        }
-        if (got > 0) path->stats.sent_bytes += (uint64_t)got;
-        if (got > 0) path->stats.delivered_bytes += (uint64_t)got;
+        nkti_path_passed(path, got);
     }
     if (got > 0) nkti_path_moved(path);
     int64_t next = nkti_min_time(nkti_path_next(path), path->cut_at);
@@ -15898,7 +15896,7 @@ static int nkti_virtual_poll_wait(nkt_env *env, void *backend, nkt_poll_event *o
     one.events = NKT_READ;
     one.ready = 0;
     int ready = nkti_virtual_wait(env, &one, 1, timeout_ns);
-    if (ready <= 0 || cap < 1) return ready;
+    if (ready <= 0 || cap < 1 || watch == NULL) return ready;
     out->cookie = watch->cookie;
     out->events = NKT_READ;
     return 1;
