@@ -129,7 +129,7 @@ CONFIGS = [
            suites="unit scenario", unlike=r"_threads|scenario/fault", needs="gcc"),
     Config("tsan", "gcc", WARNINGS + " -O1 -g -fsanitize=thread", slow=6,
            match=r"_threads|^scenario/|/test_(poller|listen|connect|transport|env|lookup|race|"
-                 r"refusals|sys_posix|udp\w*)\.c",
+                 r"refusals|sys_posix|udp\w*|impair\w*|virtual)\.c",
            unlike=r"fault_", prefix=NO_ASLR, needs="gcc and libtsan"),
     # The bugs of other libraries that show in a whole run: descriptors beyond select()'s, and a
     # char that is signed or not.
