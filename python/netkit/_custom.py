@@ -87,6 +87,7 @@ def _do_recv(link: int, buffer: int, size: int) -> int:
         data = custom.rest or custom.target.recv(size)
         if data is None:
             return _not_now(custom, _lib.READ)
+        custom.blocked &= ~_lib.READ
         data = bytes(data)
         custom.rest = data[size:]
         pointer, _keep = _lib.pointer_to(data)
@@ -120,6 +121,7 @@ def _do_send(link: int, pieces: int, count: int) -> int:
         if not 0 < sent <= len(data):
             raise ValueError("send() of %r says that %r of %d bytes were sent"
                              % (custom.target, sent, len(data)))
+        custom.blocked &= ~_lib.WRITE
         return int(sent)
     except BlockingIOError:
         return _not_now(custom, _lib.WRITE)
@@ -136,6 +138,7 @@ def _do_shutdown_write(link: int) -> int:
         method = getattr(custom.target, "shutdown_write", None)
         if method is not None:
             method()
+        custom.blocked &= ~_lib.WRITE
         return _lib.OK
     except BlockingIOError:
         return _not_now(custom, _lib.WRITE)
@@ -150,14 +153,13 @@ def _do_watch(link: int, want: int, out: int) -> None:
     interest = ctypes.cast(out, ctypes.POINTER(_lib.nkt_interest)).contents
     if want & ~custom.blocked:
         interest.ready = True
-        return
+    # A poller keeps the descriptor for when that is over.
     method = getattr(custom.target, "fileno", None)
     if method is not None:
         custom.inside += 1
         try:
+            # Whether it is ready is the descriptor's to say until the next attempt.
             _lib.quick.nkt_interest_add(out, method(), want)
-            # Whether it is ready is the descriptor's to say from here on.
-            custom.blocked &= ~want
         except BaseException as raised:
             custom.raised = raised
             interest.ready = True
