@@ -5160,13 +5160,14 @@ typedef struct nkti_env_state {
     // uses neither does not have the code.
     struct nkti_pump *pump;
     bool (*linger)(struct nkti_handle *handle);
+    void (*unpolled)(struct nkti_handle *handle);
     void (*end_pump)(nkt_env *env);
     struct nkti_virtual *clock;
     void (*end_clock)(nkt_env *env);
 } nkti_env_state;
 
 static nkti_env_state nkti_default_state = {
-    NKTI_MUTEX_INIT, NULL, 0, 0, NULL, NULL, NULL, NULL, NULL,
+    NKTI_MUTEX_INIT, NULL, 0, 0, NULL, NULL, NULL, NULL, NULL, NULL,
 };
 static nkt_env nkti_default_env = {
     sizeof(nkt_env), NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, &nkti_default_state,
@@ -7193,6 +7194,14 @@ static void nkti_poller_leave(nkti_handle *handle) {
     handle->pending = 0;
 }
 
+// The same of one that stays open: what is under way in it must leave all the
+// same.
+static void nkti_handle_take_out(nkti_handle *handle) {
+    void (*unpolled)(nkti_handle *handle) = nkti_state(handle->env)->unpolled;
+    nkti_handle_leave(handle);
+    if (unpolled != NULL) unpolled(handle);
+}
+
 // Before a handle is freed: whoever cancels it may still be under the lock with
 // it, having woken us already.
 static void nkti_settle(nkti_handle *handle, const uint32_t *canceled) {
@@ -7408,7 +7417,7 @@ NKT_API void nkt_poller_close(nkt_poller *poller) {
     }
     for (int i = 0; i < NKTI_LISTS; i++) {
         while (poller->lists[i].at.ring.next != &poller->lists[i]) {
-            nkti_handle_leave(poller->lists[i].at.ring.next);
+            nkti_handle_take_out(poller->lists[i].at.ring.next);
         }
     }
     nkti_trace(env, poller, "poller", "closed", NKT_OK, 0);
@@ -7503,7 +7512,7 @@ static nkti_handle *nkti_handle_of(void *object) {
 
 static int nkti_handle_remove(const nkt_poller *poller, nkti_handle *handle) {
     if (handle->poller != poller) return NKT_ENOTFOUND;
-    nkti_handle_leave(handle);
+    nkti_handle_take_out(handle);
     return NKT_OK;
 }
 
@@ -13768,6 +13777,7 @@ typedef struct nkti_impaired {
     uint8_t *scratch;                   // a datagram that is being pulled
     nkt_addr late_addr;                 // whom the error is about that path 0 keeps
     uint32_t reset;                     // atomic: a stream was cut rudely
+    uint32_t alone;                     // atomic: neither poller nor pump sees to it
     // Under the pump's lock.
     struct nkti_impaired *next;
     bool served, lingers;
@@ -13954,7 +13964,7 @@ static int nkti_step_make(const nkt_impairment *from, uint32_t index, bool is_st
     if (to->until == to->at) nkti_check_fail(&check, "steps.for_ms", "expected more than 0 ms");
     if (to->at < after) nkti_check_fail(&check, "steps.at_ms", "a step begins before the one in "
                                                                "front of it has ended");
-    if (from->repeat_ms > 0 && step->at_ms + step->for_ms > from->repeat_ms) {
+    if (from->repeat_ms > 0 && to->until > nkti_check_ms(&check, "repeat_ms", from->repeat_ms)) {
         nkti_check_fail(&check, "repeat_ms", "the schedule is longer");
     }
     if (what->steps != NULL || what->cut != NKT_CUT_NONE || what->accept_ms > 0) {
@@ -14379,16 +14389,24 @@ static void nkti_path_moved(nkti_path *path) {
     path->rested = false;
 }
 
+static bool nkti_settings_outage(const nkti_settings *settings) {
+    return settings->loss >= NKTI_CERTAIN && !settings->bursts;
+}
+
 // When a stream's next `len` bytes arrive.
 static int64_t nkti_path_stream_due(nkti_path *path, int64_t now, uint64_t number, size_t len) {
     int64_t until;
     const nkti_settings *settings = nkti_path_settings(path, now, &until);
-    if (settings->loss >= NKTI_CERTAIN && !settings->bursts) {
+    if (nkti_settings_outage(settings)) {
         // Nothing gets through before the schedule or the user changes that.
         path->stats.lost++;
-        int64_t after, due = NKT_NEVER;
-        if (until != NKT_NEVER) {
-            due = nkti_after(until, nkti_path_settings(path, until, &after)->latency);
+        int64_t due = NKT_NEVER;
+        for (uint32_t i = 0; until != NKT_NEVER && i < 2 * path->step_count + 2; i++) {
+            int64_t from = until;
+            settings = nkti_path_settings(path, from, &until);
+            if (nkti_settings_outage(settings)) continue;
+            due = nkti_after(from, settings->latency);
+            break;
         }
         if (due > path->last_due) path->last_due = due;
         return path->last_due;
@@ -14428,9 +14446,26 @@ static void nkti_path_stream_hold(nkti_path *path, nkti_item *item, int64_t now)
     nkti_path_hold(path, item, nkti_path_stream_due(path, now, item->number, item->len));
 }
 
+// Puts the end of a stream under way, once. NKT_OK or NKT_ENOMEM.
+static int nkti_path_end(nkti_path *path, int64_t now) {
+    if (path->ended) return NKT_OK;
+    nkti_item *item = nkti_path_reserve(path, 1) < 0 ? NULL : nkti_item_new(path->env, false, 0);
+    if (item == NULL) return NKT_ENOMEM;
+    item->end = NKT_EOF;
+    path->ended = true;
+    nkti_path_stream_hold(path, item, now);
+    return NKT_OK;
+}
+
+// When a stream that is sent ends by the clock, whether anybody writes or not.
+static int64_t nkti_path_end_at(const nkti_path *path) {
+    return path->cut == NKT_CUT_END && !path->ended ? path->cut_at : NKT_NEVER;
+}
+
 // Hands down what is due, under the path's lock.
 static void nkti_path_push_bytes(nkti_path *path, nkt_link *below, int64_t now) {
     path->full = false;
+    if (now >= nkti_path_end_at(path)) nkti_path_end(path, now);
     while (nkti_path_next(path) <= now && path->late_err == 0) {
         nkti_item *item = path->heap[1].item;
         ptrdiff_t sent = NKT_OK;
@@ -14442,20 +14477,24 @@ static void nkti_path_push_bytes(nkti_path *path, nkt_link *below, int64_t now) 
             rest.len = item->len - item->at;
             sent = nkt_link_send(below, &rest, 1);
         }
-        if (sent == NKT_EAGAIN) {
-            path->full = true;
+        if (sent == NKT_EAGAIN || sent == NKT_ENOMEM) {
+            path->full = true;              // memory may come back
             return;
         }
-        if (sent < 0) path->late_err = (int16_t)sent;
-        else item->at += (uint32_t)sent;
-        if (sent >= 0 && item->at < item->len) continue;
-        if (sent >= 0) nkti_path_arrived(path, item);
+        if (sent < 0) {
+            path->late_err = (int16_t)sent;
+            break;
+        }
+        item->at += (uint32_t)sent;
+        if (item->at < item->len) continue;
+        nkti_path_arrived(path, item);
         nkti_item_free(path->env, nkti_path_take(path));
     }
     // After a failure nothing more arrives.
     while (path->late_err != 0 && path->count > 0) {
-        nkti_item_free(path->env, nkti_path_take(path));
-        path->stats.lost++;
+        nkti_item *item = nkti_path_take(path);
+        path->stats.lost += item->end == 0;
+        nkti_item_free(path->env, item);
     }
 }
 
@@ -14482,8 +14521,10 @@ static void nkti_impaired_push(nkti_impaired *impaired, int64_t now) {
 // When the path of what is sent must be looked at, under its lock.
 static int64_t nkti_impaired_next(const nkti_impaired *impaired, int64_t now) {
     const nkti_path *path = &impaired->ways[1];
+    int64_t soon = nkti_after(now, NKTI_MS), end = nkti_path_end_at(path);
     // The link below may have room any time, and tells nobody here.
-    return path->full ? nkti_after(now, NKTI_MS) : nkti_path_next(path);
+    if (path->full) return soon;
+    return nkti_min_time(nkti_path_next(path), end > now ? end : soon);
 }
 
 #if !defined(NETKIT_NO_THREADS)
@@ -14555,8 +14596,11 @@ static void nkti_pump_run(void *arg) {
 static void nkti_pump_end(nkt_env *env) {
     nkti_pump *pump = nkti_state(env)->pump;
     if (pump == NULL) return;
-    nkti_state(env)->pump = NULL;
     bool running = pump->process_id == (uint32_t)env->core->process_id(env);
+    // Its thread looks there, too; a forked child has no other, and no lock.
+    if (running) nkti_lock(env);
+    nkti_state(env)->pump = NULL;
+    if (running) nkti_unlock(env);
     while (running) {
         nkti_mutex_lock(&pump->lock);
         running = pump->running;
@@ -14635,7 +14679,12 @@ static bool nkti_pump_take(nkti_impaired *impaired, bool lingers, int64_t next) 
 #endif
 
 static void nkti_pump_forget(nkti_impaired *impaired) {
-    nkti_pump *pump = nkti_state(impaired->env)->pump;
+    nkti_env_state *state = nkti_state(impaired->env);
+    nkti_lock(impaired->env);
+    nkti_pump *pump = state->pump;
+    // In a forked child it is the parent's, and may be locked for ever.
+    if (pump != NULL && pump->process_id != state->process_id) pump = NULL;
+    nkti_unlock(impaired->env);
     if (pump == NULL) return;
     nkti_mutex_lock(&pump->lock);
     nkti_impaired **place = &pump->first;
@@ -14648,7 +14697,12 @@ static void nkti_pump_forget(nkti_impaired *impaired) {
 static void nkti_impaired_plan(nkti_impaired *impaired, int64_t next) {
     if (next == NKT_NEVER) return;
     if (impaired->handle->poller != NULL) nkti_handle_schedule(impaired->handle, next);
-    else nkti_pump_take(impaired, false, next);
+    else nkti_atomic_store(&impaired->alone, !nkti_pump_take(impaired, false, next));
+}
+
+// Whether what is to be sent leaves by what the handle waits for.
+static bool nkti_impaired_is_driven(nkti_impaired *impaired) {
+    return impaired->handle->poller != NULL || nkti_atomic_load(&impaired->alone) != 0;
 }
 
 // New settings may have made something due.
@@ -14669,6 +14723,7 @@ static bool nkti_impaired_linger(nkti_impaired *impaired) {
     nkti_mutex_lock(&path->lock);
     nkti_impaired_push(impaired, now);
     bool left = nkti_path_next(path) != NKT_NEVER && path->late_err == 0;
+    path->cut_at = NKT_NEVER;
     nkti_mutex_unlock(&path->lock);
     impaired->linger_until = nkti_after(now, NKTI_IMPAIR_LINGER);
     return left && nkti_pump_take(impaired, true, now);
@@ -14784,6 +14839,7 @@ static int nkti_wish_make(nkt_env *env, const nkt_impairment *sending,
 static void nkti_impair_reset(nkti_impaired *impaired) {
     nkti_atomic_store(&impaired->reset, 1);
     for (int i = 0; i < 2; i++) nkti_atomic_store(&impaired->ways[i].active, 1);
+    nkt_conn_notify(impaired->link->conn);      // the other direction may be waiting
 }
 
 static void nkti_impaired_set(nkti_impaired *impaired, const nkti_wish *wish) {
@@ -14862,14 +14918,8 @@ static ptrdiff_t nkti_impair_cut_send(nkti_impaired *impaired, int64_t now) {
         nkti_impair_reset(impaired);
         return NKT_ERESET;
     }
-    if (!path->ended && nkti_path_reserve(path, 1) >= 0) {
-        nkti_item *item = nkti_item_new(path->env, false, 0);
-        if (item == NULL) return NKT_ENOMEM;
-        item->end = NKT_EOF;
-        path->ended = true;
-        nkti_path_stream_hold(path, item, now);
-        nkti_impaired_push(impaired, now);
-    }
+    if (nkti_path_end(path, now) < 0) return NKT_ENOMEM;
+    nkti_impaired_push(impaired, now);
     return NKT_EPIPE;
 }
 
@@ -15006,7 +15056,12 @@ static ptrdiff_t nkti_impair_recv(nkt_link *link, void *buf, size_t cap) {
     if (got > 0) nkti_path_moved(path);
     int64_t next = nkti_min_time(nkti_path_next(path), path->cut_at);
     if (now < path->gate) next = path->gate;
+    // What is not taken in from below must not be told of again and again.
+    bool deaf = got == NKT_EAGAIN && (path->ended || now < path->gate ||
+                                      nkti_path_is_cut(path, now) ||
+                                      (delays && nkti_path_is_full(path, settings, now)));
     nkti_mutex_unlock(&path->lock);
+    if (deaf) nkti_conn_update(link->conn);
     if (got == NKT_EAGAIN && next > now) nkti_handle_schedule(impaired->handle, next);
     return got;
 }
@@ -15074,11 +15129,11 @@ static void nkti_impair_watch_write(nkt_link *link, nkt_interest *out) {
     if (below) nkt_link_watch(link->below, NKT_WRITE, out);
 }
 
-// On a poller: what is to be sent leaves whatever the user waits for.
+// What is to be sent leaves whatever the user waits for.
 static void nkti_impair_watch_due(nkt_link *link, nkt_interest *out) {
     nkti_impaired *impaired = nkti_impaired_of(link);
     nkti_path *path = &impaired->ways[1];
-    if (impaired->handle->poller == NULL || !nkti_path_is_active(path)) return;
+    if (!nkti_impaired_is_driven(impaired) || !nkti_path_is_active(path)) return;
     nkti_mutex_lock(&path->lock);
     int64_t now = nkti_now(impaired->env);
     nkti_path_push_bytes(path, link->below, now);
@@ -15108,20 +15163,11 @@ static int nkti_impair_shutdown_write(nkt_link *link) {
     nkti_impaired *impaired = nkti_impaired_of(link);
     nkti_path *path = &impaired->ways[1];
     if (!nkti_path_is_active(path)) return nkt_link_shutdown_write(link->below);
-    int err = NKT_OK;
     nkti_mutex_lock(&path->lock);
     int64_t now = nkti_now(impaired->env);
-    if (!path->ended) {
-        nkti_item *item = nkti_path_reserve(path, 1) < 0 ? NULL
-                        : nkti_item_new(path->env, false, 0);
-        if (item == NULL) {
-            err = NKT_ENOMEM;
-        } else {
-            item->end = NKT_EOF;
-            path->ended = true;
-            nkti_path_stream_hold(path, item, now);
-        }
-    }
+    // Nobody is told of a silent cut, by its end neither.
+    bool silent = path->cut == NKT_CUT_SILENT && nkti_path_is_cut(path, now);
+    int err = silent ? (int)NKT_OK : nkti_path_end(path, now);
     nkti_path_push_bytes(path, link->below, now);
     int64_t next = nkti_impaired_next(impaired, now);
     nkti_mutex_unlock(&path->lock);
@@ -15177,7 +15223,7 @@ static nkti_impaired *nkti_conn_impair_push(nkt_conn *conn) {
     return impaired;
 }
 
-static bool nkti_handle_linger(nkti_handle *handle);
+static void nkti_impair_hook(nkt_env *env);
 
 NKT_API int nkt_conn_impair_ways(nkt_conn *conn, const nkt_impairment *sending,
                                  const nkt_impairment *receiving) {
@@ -15191,12 +15237,12 @@ NKT_API int nkt_conn_impair_ways(nkt_conn *conn, const nkt_impairment *sending,
         nkti_wish_free(env, &wish);
         return NKT_ENOMEM;
     }
-    nkti_state(env)->linger = nkti_handle_linger;
-    nkti_state(env)->end_pump = nkti_pump_end;
+    nkti_impair_hook(env);
     nkti_impaired_set(impaired, &wish);
     nkti_impaired_replan(impaired);
     nkti_conn_trace(conn, "impaired", NKT_OK, (int64_t)impaired->ways[1].stats.seed);
     nkti_conn_update(conn);
+    nkt_conn_notify(conn);          // for who waits by the settings before
     return NKT_OK;
 }
 
@@ -15311,7 +15357,9 @@ static int nkti_udp_impair_recv(nkt_udp_link *link, nkt_datagram *list, int coun
         got = NKT_EAGAIN;
     }
     int64_t next = nkti_path_next(path);
+    bool deaf = got == NKT_EAGAIN && path->held >= NKTI_IMPAIR_HELD_MAX;
     nkti_mutex_unlock(&path->lock);
+    if (deaf) nkti_handle_update(impaired->handle);
     if (got == NKT_EAGAIN) nkti_handle_schedule(impaired->handle, next);
     return got;
 }
@@ -15340,11 +15388,12 @@ static void nkti_udp_impair_watch(nkt_udp_link *link, uint32_t want, nkt_interes
     nkti_impaired *impaired = nkti_udp_impaired_of(link);
     nkti_path *path = &impaired->ways[1];
     bool active = nkti_path_is_active(path), full = false;
-    if (active && (impaired->handle->poller != NULL || (want & NKT_WRITE))) {
+    bool driven = nkti_impaired_is_driven(impaired);
+    if (active && (driven || (want & NKT_WRITE))) {
         nkti_mutex_lock(&path->lock);
         nkti_path_push_datagrams(path, link->below, nkti_now(impaired->env));
         full = path->full;
-        if (!full && impaired->handle->poller != NULL) {
+        if (!full && driven) {
             out->deadline_ns = nkti_min_time(out->deadline_ns, nkti_path_next(path));
         }
         if ((want & NKT_WRITE) && path->held < NKTI_IMPAIR_FULL) out->ready = true;
@@ -15400,11 +15449,11 @@ NKT_API int nkt_udp_impair_ways(nkt_udp *udp, const nkt_impairment *sending,
         nkti_wish_free(env, &wish);
         return err;
     }
-    nkti_state(env)->linger = nkti_handle_linger;
-    nkti_state(env)->end_pump = nkti_pump_end;
+    nkti_impair_hook(env);
     nkti_impaired_set(impaired, &wish);
     nkti_impaired_replan(impaired);
     nkti_udp_trace(udp, "impaired", NKT_OK, (int64_t)impaired->ways[1].stats.seed);
+    nkt_udp_notify(udp);            // for who waits by the settings before
     return nkti_handle_update(&udp->handle);
 }
 
@@ -15421,15 +15470,36 @@ NKT_API int nkt_udp_impair_stats(nkt_udp *udp, uint32_t direction, nkt_impair_st
 }
 #endif
 
+static nkti_impaired *nkti_handle_impaired(nkti_handle *handle) {
+    if (nkti_forked(handle)) return NULL;
+    if (handle->ops->kind[0] == 'c') return nkti_conn_impaired((nkt_conn *)(void *)handle);
+#ifndef NETKIT_NO_UDP
+    if (handle->ops->kind[0] == 'u') return nkti_udp_impaired((nkt_udp *)(void *)handle);
+#endif
+    return NULL;
+}
+
 // Hook of nkt_conn_close and nkt_udp_close.
 static bool nkti_handle_linger(nkti_handle *handle) {
-    nkti_impaired *impaired = NULL;
-    if (nkti_forked(handle)) return false;
-    if (handle->ops->kind[0] == 'c') impaired = nkti_conn_impaired((nkt_conn *)(void *)handle);
-#ifndef NETKIT_NO_UDP
-    else impaired = nkti_udp_impaired((nkt_udp *)(void *)handle);
-#endif
+    nkti_impaired *impaired = nkti_handle_impaired(handle);
     return impaired != NULL && nkti_impaired_linger(impaired);
+}
+
+// Hook of taking a handle out of a poller.
+static void nkti_handle_unpolled(nkti_handle *handle) {
+    nkti_impaired *impaired = nkti_handle_impaired(handle);
+    if (impaired != NULL) nkti_impaired_replan(impaired);
+}
+
+static void nkti_impair_hook(nkt_env *env) {
+    nkti_env_state *state = nkti_state(env);
+    nkti_lock(env);
+    if (state->linger == NULL) {
+        state->linger = nkti_handle_linger;
+        state->unpolled = nkti_handle_unpolled;
+        state->end_pump = nkti_pump_end;
+    }
+    nkti_unlock(env);
 }
 
 // --- Listeners ---------------------------------------------------------------
@@ -15449,6 +15519,7 @@ struct nkti_slow_accept {
 
 static int nkti_slow_accept_impair(struct nkti_slow_accept *slow, nkt_conn *conn) {
     uint64_t number = slow->accepted++;
+    if (!slow->given[0] && !slow->given[1]) return NKT_OK;
     for (int i = 0; i < 2; i++) {
         slow->ways[i].seed = nkti_draw(slow->seed, number) | 1;
     }
