@@ -1,4 +1,4 @@
-"""The toolbox: python -m netkit connect, listen, send, discover, resolve, version."""
+"""The toolbox: python -m netkit connect, listen, send, discover, impair, resolve, version."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import threading
 
 import netkit
 
-from . import _datagram_tools, _lib
+from . import _datagram_tools, _impair_tool, _lib
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -39,6 +39,12 @@ EXAMPLES = {
     "discover": """\
   python -m netkit discover                          who else is on the local networks
   python -m netkit discover --name kitchen --time 60     be found by this name, for a minute
+""",
+    "impair": """\
+  python -m netkit impair :7778 localhost:7777 --profile train --seed 7
+                                                     a server, as its clients on a train see it
+  python -m netkit impair :5006 localhost:5005 --udp --loss 0.1 --latency 0.08
+  python -m netkit impair --list                     the profiles
 """,
     "resolve": """\
   python -m netkit resolve example.org               addresses, the best first
@@ -262,6 +268,9 @@ def make_parser() -> argparse.ArgumentParser:
     one.add_argument("--port", type=int, default=_datagram_tools.PORT,
                      help="the port (%d)" % _datagram_tools.PORT)
     one.add_argument("--interface", metavar="NAME", help="on this one alone, without broadcast")
+
+    one = add("impair", "put a program behind a bad network", _impair_tool.impair)
+    _impair_tool.add_arguments(one)
 
     one = add("resolve", "the addresses of a host name", resolve)
     one.add_argument("host")

@@ -6,6 +6,7 @@ NKT_TEST_ALL=1 on every kind; the scenario table a third of the rows, and all of
 import asyncio
 import copy
 import errno
+import gc
 import hashlib
 import inspect
 import pickle
@@ -323,12 +324,12 @@ class Datagrams(Both):
     def test_a_full_queue_loses(self):
         async def test(namespace):
             a, b = await do(namespace.udp_pair)
-            # 1,000 bytes and 28 of headers take 10 ms each; about three wait.
-            sim.impair(a, rate=102800, queue=3000)
+            # 1,000 bytes and 28 of headers take 50 ms each, and two can wait.
+            sim.impair(a, rate=20560, queue=3000)
             for _ in range(10):
                 await do(a.send, b"x" * 1000)
             counted = sim.stats(a).sent
-            self.assertGreater(counted.overflowed, 4)
+            self.assertGreater(counted.overflowed, 2)
             self.assertLessEqual(counted.queue_high, 3000)
             for _ in range(10 - counted.overflowed):
                 await do(b.recv, timeout=5)
@@ -690,7 +691,7 @@ class Cancelling(Both):
             for open_ends in (aio.pair, lambda: self.tcp(aio)):
                 a, b = await do(open_ends)
                 for end in (a, b):
-                    sim.impair(end, latency=0.002, jitter=0.002, piece_max=30, stall=0.1,
+                    sim.impair(end, latency=0.025, jitter=0.002, piece_max=30, stall=0.1,
                                stall_for=0.001, seed=9)
                 lines = [b"line %d\n" % number for number in range(200)]
                 writing = asyncio.ensure_future(a.writelines(lines))
@@ -698,16 +699,15 @@ class Cancelling(Both):
                 while len(got) < len(lines):
                     reading = asyncio.ensure_future(b.readline(timeout=LIMIT_S))
                     await asyncio.sleep(0)
-                    if not reading.done() and cancelled < 300:
-                        await asyncio.sleep(0.0005)
+                    if cancelled < 300:
                         cancelled += reading.cancel()
                     try:
                         got.append(await reading)
                     except asyncio.CancelledError:
-                        pass
+                        await asyncio.sleep(0.0005)
                 await writing
                 self.assertEqual(got, lines)
-                self.assertGreater(cancelled, 10)
+                self.assertGreater(cancelled, 3)
                 await self.end(a, b)
         self.on_loops(test)
 
@@ -787,6 +787,7 @@ class Cancelling(Both):
                     sim.impair(end, latency=0.02)
                     await end.write(b"bye\n")
                 del a, c, end
+                gc.collect()
                 self.assertEqual(await b.read(timeout=5), b"bye\n")
                 self.assertEqual(await d.read(timeout=5), b"bye\n")
                 await self.end(b, d)

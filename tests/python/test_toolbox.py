@@ -9,6 +9,8 @@ import re
 import signal
 import subprocess
 import sys
+import threading
+import time
 import unittest
 
 import nkt_python
@@ -32,8 +34,8 @@ def run(*arguments, stdin=b""):
 class Server:
     """A listening toolbox."""
 
-    def __init__(self, test, *arguments):
-        self.process = subprocess.Popen(TOOL + ["--json", "listen"] + list(arguments),
+    def __init__(self, test, *arguments, command="listen"):
+        self.process = subprocess.Popen(TOOL + ["--json", command] + list(arguments),
                                         stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
                                         preexec_fn=nkt_python.interruptible)
         test.addCleanup(self.process.kill)
@@ -59,6 +61,60 @@ class Toolbox(unittest.TestCase):
         status, out, _ = run("version", "--json")
         self.assertEqual(json.loads(out)["version"], netkit.__version__)
         self.assertTrue(os.path.exists(json.loads(out)["library"]))
+
+    def test_impair(self):
+        def back(conn):
+            for line in conn:
+                conn.write(line)
+        with netkit.listen("localhost:0") as listener:
+            thread = threading.Thread(target=netkit.serve, args=(back, listener))
+            thread.start()
+            proxy = Server(self, "localhost:0", "localhost:%d" % listener.port, "--profile",
+                           "lte", "--latency", "0.06", "--jitter", "0", "--seed", "7",
+                           command="impair")
+            for seed in (7, 8):
+                with netkit.connect("localhost", proxy.port, timeout=LIMIT_S) as conn:
+                    began = time.monotonic()
+                    conn.write(b"there and back\n" * 100)
+                    conn.shutdown_write()
+                    self.assertEqual(conn.read(timeout=LIMIT_S), b"there and back\n" * 100)
+                    self.assertGreaterEqual(time.monotonic() - began, 0.12)
+                self.assertEqual(proxy.event("connected")["seed"], seed)
+                self.assertEqual(proxy.event("closed")["sent"]["sent_bytes"], 1500)
+            listener.close()
+            thread.join(LIMIT_S)
+            with self.assertRaises(ConnectionResetError):
+                with netkit.connect("localhost", proxy.port, timeout=LIMIT_S) as conn:
+                    conn.read(timeout=LIMIT_S)
+            self.assertIn("refused", proxy.event("failed")["message"])
+            self.assertEqual(proxy.end(), 130)
+
+    def test_impair_datagrams(self):
+        with netkit.udp("127.0.0.1:0", timeout=LIMIT_S) as server:
+            proxy = Server(self, "127.0.0.1:0", str(server.local), "--udp", "--duplicate", "1",
+                           "--seed", "7", command="impair")
+            for seed in (7, 8):
+                with netkit.udp(timeout=LIMIT_S) as asker:
+                    asker.connect("127.0.0.1", proxy.port)
+                    asker.send(b"hello")
+                    data, sender = server.recv()
+                    self.assertEqual((data, server.recv()), (b"hello", (b"hello", sender)))
+                    server.send(b"well", sender)
+                    self.assertEqual([asker.recv().data for _ in range(2)], [b"well"] * 2)
+                self.assertEqual(proxy.event("connected")["seed"], seed)
+            self.assertEqual(proxy.end(), 130)
+
+    def test_impair_usage(self):
+        status, out, _ = run("impair", "--list", "--json")
+        self.assertEqual([json.loads(line)["name"] for line in out.splitlines()],
+                         list(netkit.sim.profiles))
+        for arguments, said in (([":1"], "LISTEN and TARGET"),
+                                ([":1", ":2", "--profile", "5g"], "expected one of dsl, cable"),
+                                ([":1", ":2", "--loss", "2"], "loss=2.0: expected a fraction"),
+                                ([":1", ":2", "--seed", "0"], "seed=0: expected 1 to")):
+            status, out, err = run("impair", *arguments)
+            self.assertEqual((status, out), (2, ""), err)
+            self.assertIn(said, err)
 
     def test_resolve(self):
         status, out, _ = run("resolve", "localhost", "-4")
