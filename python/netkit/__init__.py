@@ -5,8 +5,9 @@
         print(conn.readline())
 
 connect(), listen(), serve(), udp(), resolve() and pair() block; netkit.aio has the same for
-asyncio, with the same names, arguments and exceptions. Times are in seconds, lengths in bytes.
-What fails raises OSError in the class that Python has for it; bad arguments raise ValueError.
+asyncio, with the same names, arguments and exceptions. netkit.sim puts any of them on a bad
+network. Times are in seconds, lengths in bytes. What fails raises OSError in the class that
+Python has for it; bad arguments raise ValueError.
 """
 
 from __future__ import annotations

@@ -15,6 +15,7 @@ import threading
 import time
 import unittest
 import warnings
+from unittest import mock
 
 import nkt_python
 
@@ -676,6 +677,23 @@ class Custom(Both):
             await asyncio.get_running_loop().run_in_executor(None, thread.join)
         else:
             thread.join()
+
+
+class WithoutPollerDescriptors(Both):
+    """As on Windows, where a poller has no descriptor that a loop could watch."""
+
+    def setUp(self):
+        quick = _lib.quick
+        patch = mock.patch.object(quick, "nkt_poller_fd", lambda poller: _lib.NO_FD)
+        self.assertNotEqual(quick.nkt_poller_fd, None)
+        patch.start()
+        self.addCleanup(patch.stop)
+
+    test_streams = Streams.test_what_comes_late_wakes_who_waits
+    test_datagrams = Datagrams.test_what_comes_late_wakes_who_waits
+    test_objects = Custom.test_objects
+    sockets = Datagrams.sockets
+    meanwhile = Custom.meanwhile
 
 
 # --- Cancelling -------------------------------------------------------------------
