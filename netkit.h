@@ -14383,6 +14383,12 @@ static ptrdiff_t nkti_path_allow(nkti_path *path, const nkti_settings *settings,
     return (ptrdiff_t)wanted;
 }
 
+// Memory may come back: it is looked for again a little later.
+static void nkti_path_lacks_memory(nkti_path *path, int64_t now) {
+    int64_t later = nkti_after(now, NKTI_MS);
+    if (path->gate < later) path->gate = later;
+}
+
 // A call has moved something: the next one draws anew.
 static void nkti_path_moved(nkti_path *path) {
     path->calls++;
@@ -14988,7 +14994,10 @@ static void nkti_impair_pull(nkt_link *link, const nkti_settings *settings, int6
         }
         nkti_item *item = nkti_path_reserve(path, 1) < 0 ? NULL
                         : nkti_item_new(path->env, false, len);
-        if (item == NULL) return;       // memory may come back
+        if (item == NULL) {
+            nkti_path_lacks_memory(path, now);
+            return;
+        }
         ptrdiff_t got = nkt_link_recv(link->below, nkti_item_bytes(item), len);
         if (got == NKT_EAGAIN) {
             nkti_item_free(path->env, item);
@@ -15168,6 +15177,11 @@ static int nkti_impair_shutdown_write(nkt_link *link) {
     // Nobody is told of a silent cut, by its end neither.
     bool silent = path->cut == NKT_CUT_SILENT && nkti_path_is_cut(path, now);
     int err = silent ? (int)NKT_OK : nkti_path_end(path, now);
+    if (err == NKT_ENOMEM) {
+        nkti_path_lacks_memory(path, now);
+        nkti_handle_schedule(impaired->handle, path->gate);
+        err = NKT_EAGAIN;
+    }
     nkti_path_push_bytes(path, link->below, now);
     int64_t next = nkti_impaired_next(impaired, now);
     nkti_mutex_unlock(&path->lock);
@@ -15379,6 +15393,8 @@ static void nkti_udp_impair_watch_read(nkt_udp_link *link, nkt_interest *out) {
     // What is ready below is taken in and may not be due. A descriptor tells
     // only later, and the receive that follows takes in what is there.
     if (out->ready) nkti_udp_impair_pull(impaired, link->below, now);
+    bool lacks_memory = out->ready && impaired->scratch == NULL;
+    if (lacks_memory) out->deadline_ns = nkti_min_time(out->deadline_ns, nkti_after(now, NKTI_MS));
     out->ready = ready || nkti_path_next(path) <= now || path->late_err != 0;
     out->deadline_ns = nkti_min_time(out->deadline_ns, nkti_path_next(path));
     nkti_mutex_unlock(&path->lock);

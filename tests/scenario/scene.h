@@ -52,8 +52,11 @@ static __thread bool scene_tested;
 static nkt_env *scene_clock;
 
 static void scene_sleep(int32_t ms) {
+    bool before = scene_tested;
+    scene_tested = false;
     if (scene_clock != NULL) nkt_sleep(scene_clock, ms);
     else sleep_ms(ms);
+    scene_tested = before;
 }
 
 static bool scene_again(int err) {
@@ -358,8 +361,8 @@ static const face scene_faces[] = {
     {"pair poller, wrapped", CARRIER_PAIR, true, true, false, false, false, WRAPPED, false},
     {"pair blocking, pieces", CARRIER_PAIR, false, false, false, false, false, PIECES, false},
     {"pair poller, pieces", CARRIER_PAIR, true, true, false, false, false, PIECES, false},
-    {"pair blocking, late", CARRIER_PAIR, false, false, false, false, false, LATE, true},
-    {"pair poller, late", CARRIER_PAIR, true, true, false, false, false, LATE, true},
+    {"pair blocking, late", CARRIER_PAIR, false, false, false, false, false, LATE, false},
+    {"pair poller, late", CARRIER_PAIR, true, true, false, false, false, LATE, false},
     {"tcp blocking, wrapped", CARRIER_TCP, false, false, false, false, false, WRAPPED, true},
     {"tcp poller, wrapped", CARRIER_TCP, true, true, false, true, false, WRAPPED, true},
     {"tcp blocking, pieces", CARRIER_TCP, false, false, false, true, false, PIECES, true},
@@ -672,7 +675,11 @@ static bool scene_impair(scene *s) {
         bad.latency_ms = 3.5;
         bad.jitter_ms = 1.5;
     }
-    return CHECK_INT(nkt_conn_impair(s->a, &bad), NKT_OK);
+    int err;
+    do {
+        err = nkt_conn_impair(s->a, &bad);
+    } while (scene_again(err));
+    return CHECK_INT(err, NKT_OK);
 }
 
 static bool scene_init(scene *s, const face *on) {
