@@ -14982,11 +14982,12 @@ static ptrdiff_t nkti_impair_send(nkt_link *link, const nkt_str *pieces, size_t 
     return sent;
 }
 
-// Takes in what there is below, as far as there is room.
-static void nkti_impair_pull(nkt_link *link, const nkti_settings *settings, int64_t now) {
+// Takes in what there is below, as far as there is room. NKT_OK, or what has
+// passed when it is tried again.
+static int nkti_impair_pull(nkt_link *link, const nkti_settings *settings, int64_t now) {
     nkti_path *path = &nkti_impaired_of(link)->ways[0];
     for (int i = 0; i < NKTI_IMPAIR_PULLS && !path->ended; i++) {
-        if (nkti_path_is_full(path, settings, now) || nkti_path_is_cut(path, now)) return;
+        if (nkti_path_is_full(path, settings, now) || nkti_path_is_cut(path, now)) break;
         size_t len = nkti_path_segment(path);
         if (path->cut_bytes >= 0) {
             uint64_t left = (uint64_t)path->cut_bytes - path->stats.sent_bytes;
@@ -14994,14 +14995,11 @@ static void nkti_impair_pull(nkt_link *link, const nkti_settings *settings, int6
         }
         nkti_item *item = nkti_path_reserve(path, 1) < 0 ? NULL
                         : nkti_item_new(path->env, false, len);
-        if (item == NULL) {
-            nkti_path_lacks_memory(path, now);
-            return;
-        }
+        if (item == NULL) return NKT_ENOMEM;
         ptrdiff_t got = nkt_link_recv(link->below, nkti_item_bytes(item), len);
-        if (got == NKT_EAGAIN) {
+        if (got == NKT_EAGAIN || got == NKT_EINTR || got == NKT_ENOMEM) {
             nkti_item_free(path->env, item);
-            return;
+            return got == NKT_EAGAIN ? (int)NKT_OK : (int)got;
         }
         // The bytes stand at the end of an item, which is as long as it was.
         if (got > 0 && (size_t)got < len) {
@@ -15013,6 +15011,7 @@ static void nkti_impair_pull(nkt_link *link, const nkti_settings *settings, int6
         path->ended = got < 0;
         nkti_path_stream_hold(path, item, now);
     }
+    return NKT_OK;
 }
 
 // Bytes that are due, or why there are none.
@@ -15050,7 +15049,7 @@ static ptrdiff_t nkti_impair_recv(nkt_link *link, void *buf, size_t cap) {
     int64_t now = nkti_now(impaired->env), until;
     const nkti_settings *settings = nkti_path_settings(path, now, &until);
     bool delays = nkti_settings_delay(settings) || path->step_count > 0 || path->count > 0;
-    if (delays) nkti_impair_pull(link, settings, now);
+    int err = delays ? nkti_impair_pull(link, settings, now) : (int)NKT_OK;
     // What was taken in before the cut still comes.
     bool cut = nkti_path_is_cut(path, now) && path->count == 0;
     ptrdiff_t got = cut ? nkti_impair_cut_recv(impaired)
@@ -15063,6 +15062,7 @@ static ptrdiff_t nkti_impair_recv(nkt_link *link, void *buf, size_t cap) {
         nkti_path_passed(path, got);
     }
     if (got > 0) nkti_path_moved(path);
+    if (got == NKT_EAGAIN && err < 0) got = err;
     int64_t next = nkti_min_time(nkti_path_next(path), path->cut_at);
     if (now < path->gate) next = path->gate;
     // What is not taken in from below must not be told of again and again.
@@ -15095,7 +15095,8 @@ static void nkti_impair_watch_read(nkt_link *link, nkt_interest *out) {
     }
     // As with datagrams: what is ready below is taken in and may not be due.
     if (delays && out->ready) {
-        nkti_impair_pull(link, settings, now);
+        // The next read tells of a failure.
+        ready = nkti_impair_pull(link, settings, now) < 0 || ready;
         out->ready = false;
     }
     int64_t next = nkti_path_next(path);

@@ -56,14 +56,24 @@ typedef char own_rows_fit[OWN_COUNT <= OWN_MAX ? 1 : -1];
 // The first face stands for all where no connection is opened.
 static bool own_has(const row *r, const face *f) {
     if (r->run == row_random) return f == &scene_faces[0];
-    return f->carrier == CARRIER_TCP;
+    return f->carrier == CARRIER_TCP && f->impaired == BARE;
 }
 
 //------------------------------------------------------------------------------
 // Tasks
 
 static bool task_calls(int entry) {
+#ifdef SCENE_IMPAIRED
+    static const int called[] = {       // memory makes no others
+        F_allocate, F_wait, F_wake_open, F_random, F_poll_open, F_poll_set, F_poll_wait,
+    };
+    for (size_t i = 0; i < sizeof called / sizeof called[0]; i++) {
+        if (called[i] == entry) return true;
+    }
+    return false;
+#else
     return entry < F_udp_set;       // from there on it is datagrams and interfaces
+#endif
 }
 
 static void env_made(scene_env *self) {
@@ -179,6 +189,12 @@ static bool is_written_at_once(int kind, long long got) {
            fault.option == NKT_SO_SEND_BUFFER;
 }
 
+// Without a thread what is late and on no poller moves in its calls only.
+static bool needs_the_pump(int kind, long long got) {
+    (void)kind, (void)got;
+    return tested->face->impaired == LATE && !tested->face->polled && fault.for_good;
+}
+
 static const excuse_row excuses[] = {
     {"the next write tells what failed behind the user's back", F_COUNT, 0, told_by_next_write},
     {"a shorter peek, and the next read tells why", F_recv, 0, told_by_next_read},
@@ -202,6 +218,8 @@ static const excuse_row excuses[] = {
     // A buffer's size is a wish, and its failure is not told: all fits into a
     // large one, where the row wants to be told of a full one.
     {"a write that did not wait", F_set_option, 0, is_written_at_once},
+    // No thread of netkit's own is to be had, for good.
+    {"nobody moves what is late", F_wake_open, 0, needs_the_pump},
 };
 
 #define EXCUSE_COUNT (sizeof excuses / sizeof excuses[0])

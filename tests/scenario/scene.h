@@ -869,6 +869,8 @@ static void scene_let_leave(scene *s) {
     nkt_event event;
     nkt_impair_stats stats;
     if (s->face->impaired != LATE || !s->face->polled) return;
+    bool before = scene_tested;
+    scene_tested = false;
     memset(&stats, 0, sizeof stats);
     for (int i = 0; i < LATE_MOST_MS || (stats.under_way > 0 && scene_left_ms(s) > 0); i++) {
         scene_sleep(1);
@@ -876,6 +878,7 @@ static void scene_let_leave(scene *s) {
         while (nkt_poller_next(s->poller, &event) == NKT_OK) s->seen |= event.events;
         CHECK_INT(nkt_conn_impair_stats(s->a, NKT_WRITE, &stats), NKT_OK);
     }
+    scene_tested = before;
 }
 
 static int whole_flush(scene *s) {
