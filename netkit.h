@@ -2042,8 +2042,8 @@ NKT_API int nkt_udp_pair(const nkt_udp_opts *a_opts, const nkt_udp_opts *b_opts,
 //
 // What is under way when its sender is closed still arrives, for at most 60 s,
 // by a thread of netkit's own that also moves what no poller moves. (With
-// NETKIT_NO_THREADS nothing moves but in calls and on pollers, and closing
-// discards it.)
+// NETKIT_NO_THREADS nothing moves but on pollers and when more is sent, and
+// closing discards it.)
 //==============================================================================
 
 enum { NKT_JITTER_UNIFORM, NKT_JITTER_NORMAL };

@@ -55,11 +55,11 @@ JOBS = 2
 # others is for a part of netkit.h that "default" does not compile.
 VARIANTS = [
     run.Config("default", "gcc", FLAGS, suites="unit scenario fuzz", slow=8,
-               unlike=r"/fuzz_(addr|host|ip|net|sockaddr)\.c"),
+               unlike=r"/fuzz_(addr|host|ip|net|sockaddr)\.c|/test_impair_(odds|bulk|seeds)\.c"),
     run.Config("no-simd", "gcc", FLAGS + " -DNETKIT_NO_SIMD", suites="unit", slow=8,
                match=r"/test_stream_bounds\.c"),
     run.Config("no-threads", "gcc", FLAGS + " -DNETKIT_NO_THREADS", suites="unit", slow=8,
-               match=r"/test_env\.c"),
+               match=r"/test_(env|impair_edges)\.c"),
     run.Config("kqueue", "gcc", FLAGS + " -DNKTI_KQUEUE_SHIM -Itests/compile/kqueue",
                suites="unit", slow=8, libs="tests/compile/kqueue/kqueue.c -pthread",
                match=r"/test_(poller|fork_posix)\.c"),
