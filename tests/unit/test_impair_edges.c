@@ -142,6 +142,9 @@ static void without_memory(void) {
         CHECK_INT(err, NKT_OK);
         CHECK_INT(failures, 4);
     }
+}
+
+static void items_without_memory(void) {
     TEST("datagrams for which there is no memory") {
         nkt_udp_opts opts;
         nkt_udp *a, *b;
@@ -587,6 +590,7 @@ static void without_threads(void) {
 
 int main(void) {
     without_memory();
+    items_without_memory();
     listeners_without_memory();
     slow_listeners();
     links_that_fail();
