@@ -2040,10 +2040,10 @@ NKT_API int nkt_udp_pair(const nkt_udp_opts *a_opts, const nkt_udp_opts *b_opts,
 // lost or broken comes a round trip later and holds up what is behind it, as
 // TCP does it; `duplicate` and `reorder` are invisible there.
 //
-// What is under way when its sender is closed still arrives, for at most 60 s,
-// by a thread of netkit's own that also moves what no poller moves. (With
-// NETKIT_NO_THREADS nothing moves but on pollers and when more is sent, and
-// closing discards it.)
+// What is under way when its sender is closed still arrives, for at most 60 s
+// and while the environment and the process last, by a thread of netkit's own
+// that also moves what no poller moves. (With NETKIT_NO_THREADS nothing moves
+// but in calls that send or wait and on pollers, and closing discards it.)
 //==============================================================================
 
 enum { NKT_JITTER_UNIFORM, NKT_JITTER_NORMAL };
@@ -2133,7 +2133,8 @@ NKT_API const char *nkt_impair_profile_source(int index);
 // Impairs a handle, or changes how it is impaired; NULL ends it, and what is
 // under way arrives in its time. The first form is for both directions alike,
 // the second for each its own. The handle's own thread, or one of the two of a
-// blocking one. Never blocks.
+// blocking one: if the other waits, it goes by the new settings at once, but for
+// the first time only from its next call on. Never blocks.
 // Returns NKT_OK, or
 //   NKT_EINVAL  out of range, or two fields contradict each other: `problem`
 //               names the field and the range
@@ -13756,6 +13757,7 @@ typedef struct nkti_path {
     bool rested;                        // the stall that was drawn is over
     bool full;                          // the link below said NKT_EAGAIN
     bool ended;                         // a stream's end is held
+    uint8_t family;                     // of datagrams to the peer that is connected
     int16_t late_err;                   // to be told by the next call
     uint64_t calls;                     // of a stream
     int64_t wire_free;                  // when the last byte has left, at the rate
@@ -14208,7 +14210,8 @@ static void nkti_path_decide(nkti_path *path, int64_t now, const nkt_datagram *d
     int64_t until;
     const nkti_settings *settings = nkti_path_settings(path, now, &until);
     uint64_t number = path->next_number++;
-    uint64_t packet = datagram->len + (datagram->addr.ip.family == NKT_IPV6 ? 48u : 28u);
+    int family = datagram->addr.ip.family != 0 ? datagram->addr.ip.family : path->family;
+    uint64_t packet = datagram->len + (family == NKT_IPV6 ? 48u : 28u);
     bool cut = nkti_path_is_cut(path, now);
     memset(fate, 0, sizeof *fate);
     path->stats.sent++;
@@ -15294,11 +15297,13 @@ static int nkti_udp_impair_send(nkt_udp_link *link, const nkt_datagram *list, in
     int taken = 0, err = NKT_OK;
     nkti_mutex_lock(&path->lock);
     int64_t now = nkti_now(impaired->env);
+    const nkt_udp *udp = link->udp;
+    if (udp->connected >= 0) path->family = (uint8_t)udp->families[udp->connected];
     if (path->full) nkti_path_push_datagrams(path, link->below, now);
     err = path->late_err;
     path->late_err = 0;
     while (taken < count && err >= 0) {
-        err = nkti_udp_impair_refuses(link->udp, &list[taken]);
+        err = nkti_udp_impair_refuses(udp, &list[taken]);
         if (err >= 0 && path->full && path->held >= NKTI_IMPAIR_FULL) err = NKT_EAGAIN;
         if (err >= 0) err = nkti_path_enter(path, now, &list[taken]);
         if (err >= 0) taken++;

@@ -228,6 +228,25 @@ static void settings(void) {
         CHECK_INT(nkt_conn_read(b, in, sizeof in), 1);
         done(poller, a, b);
     }
+    TEST("the headers of IPv6 count for a connected peer, too") {
+        nkt_udp *c, *d;
+        nkt_addr to;
+        nkt_impair_stats stats;
+        nkt_impairment bad = perfect();
+        bad.mtu = 100;
+        CHECK_INT(nkt_udp_open("[::1]:0", NULL, &c), NKT_OK);
+        CHECK_INT(nkt_udp_open("[::1]:0", NULL, &d), NKT_OK);
+        CHECK_INT(nkt_udp_local(d, &to), NKT_OK);
+        CHECK_INT(nkt_udp_connect_addr(c, &to), NKT_OK);
+        CHECK_INT(nkt_udp_impair(c, &bad), NKT_OK);
+        CHECK_INT(nkt_udp_send(c, scratch, 52, NULL), 52);
+        CHECK_INT(nkt_udp_send(c, scratch, 53, NULL), 53);
+        CHECK_INT(nkt_udp_impair_stats(c, NKT_WRITE, &stats), NKT_OK);
+        CHECK_INT(stats.delivered, 1);
+        CHECK_INT(stats.oversized, 1);
+        nkt_udp_close(c);
+        nkt_udp_close(d);
+    }
     TEST("a listener that is impaired no more leaves alone what it accepts") {
         nkt_listener *listener;
         nkt_conn *client, *server;
