@@ -2133,7 +2133,7 @@ NKT_API const char *nkt_impair_profile_source(int index);
 // Impairs a handle, or changes how it is impaired; NULL ends it, and what is
 // under way arrives in its time. The first form is for both directions alike,
 // the second for each its own. The handle's own thread, or one of the two of a
-// blocking one: if the other waits, it goes by the new settings at once, but for
+// blocking one: if the other waits, it goes by the new settings at once, but
 // the first time only from its next call on. Never blocks.
 // Returns NKT_OK, or
 //   NKT_EINVAL  out of range, or two fields contradict each other: `problem`
