@@ -15180,7 +15180,12 @@ static int nkti_impair_shutdown_write(nkt_link *link) {
     int64_t now = nkti_now(impaired->env);
     // Nobody is told of a silent cut, by its end neither.
     bool silent = path->cut == NKT_CUT_SILENT && nkti_path_is_cut(path, now);
-    int err = silent ? (int)NKT_OK : nkti_path_end(path, now);
+    int64_t until;
+    bool direct = !silent && !path->ended && path->count == 0 && path->step_count == 0 &&
+                  !nkti_settings_delay(nkti_path_settings(path, now, &until));
+    int err = silent ? (int)NKT_OK : direct ? nkt_link_shutdown_write(link->below)
+                                            : nkti_path_end(path, now);
+    if (direct && err >= 0) path->ended = true;
     if (err == NKT_ENOMEM) {
         nkti_path_lacks_memory(path, now);
         nkti_handle_schedule(impaired->handle, path->gate);

@@ -189,10 +189,11 @@ static bool is_written_at_once(int kind, long long got) {
            fault.option == NKT_SO_SEND_BUFFER;
 }
 
-// Without a thread what is late and on no poller moves in its calls only.
+// Without a thread what is late and on no poller moves in its calls only, and
+// starting one is tried again in the next of them.
 static bool needs_the_pump(int kind, long long got) {
     (void)kind, (void)got;
-    return tested->face->impaired == LATE && !tested->face->polled && fault.for_good;
+    return tested->face->impaired == LATE && !tested->face->polled;
 }
 
 static const excuse_row excuses[] = {
@@ -218,8 +219,9 @@ static const excuse_row excuses[] = {
     // A buffer's size is a wish, and its failure is not told: all fits into a
     // large one, where the row wants to be told of a full one.
     {"a write that did not wait", F_set_option, 0, is_written_at_once},
-    // No thread of netkit's own is to be had, for good.
+    // No thread of netkit's own was to be had.
     {"nobody moves what is late", F_wake_open, 0, needs_the_pump},
+    {"nobody moves what is late (allocate)", F_allocate, 0, needs_the_pump},
 };
 
 #define EXCUSE_COUNT (sizeof excuses / sizeof excuses[0])
@@ -232,6 +234,8 @@ static int excuse(int kind, long long got) {
 // Which rows and faces
 
 static void plan_row(const row *r, const face *f, bool slow, int *count) {
+    // All that such a row moves fits in what is under way there.
+    if (f->impaired == LATE && (r->needs & SLOW) != 0) return;
     static const char *const sample[] = {"a line", "write", "messages, empty and small"};
     tasks[*count].r = r;
     tasks[*count].f = f;
