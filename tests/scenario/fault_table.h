@@ -236,6 +236,10 @@ static int excuse(int kind, long long got) {
 static void plan_row(const row *r, const face *f, bool slow, int *count) {
     // All that such a row moves fits in what is under way there.
     if (f->impaired == LATE && (r->needs & SLOW) != 0) return;
+    // A blocking half-close waits until there is memory, which is never here.
+    bool half_closes = r->run == row_write_after_shutdown || r->run == row_trace ||
+                       r->run == row_orderly_end || r->run == row_shutdown_write;
+    if (f->impaired == LATE && !f->polled && half_closes) return;
     static const char *const sample[] = {"a line", "write", "messages, empty and small"};
     tasks[*count].r = r;
     tasks[*count].f = f;
