@@ -2061,8 +2061,9 @@ struct nkt_impair_step;
 // All of it zero is a perfect network. Fractions are 0 to 1; times are in
 // milliseconds, up to an hour, and may be parts of one.
 typedef struct nkt_impairment {
-    uint64_t seed;              // 0 = by chance; nkt_impair_stats tells which
-    double latency_ms;          // one way
+    uint64_t seed;              // 0 = by chance; nkt_impair_stats tells which. The
+                                // numbers go on when a handle is impaired again
+    double latency_ms;          // one way; what comes in, from when it is taken in
     double jitter_ms;           // uniform: at most so much more or less; normal:
                                 // standard deviation, never below 0 in all
     int32_t jitter;             // NKT_JITTER_UNIFORM or NKT_JITTER_NORMAL
@@ -2089,7 +2090,8 @@ typedef struct nkt_impairment {
     int32_t cut;                // NKT_CUT_...
     int64_t cut_bytes;          // after so many ...
     double cut_ms;              // ... or so long; both 0 = at once
-    double accept_ms;           // listeners: so much later is each accepted
+    double accept_ms;           // listeners: so much later is each accepted; that of
+                                // `receiving` counts, if there is one
     const struct nkt_impair_step *steps;    // a schedule; copied
     uint32_t step_count;        // up to 256
     double repeat_ms;           // it begins anew each so often; 0 = once
@@ -13760,7 +13762,8 @@ typedef struct nkti_path {
     uint8_t family;                     // of datagrams to the peer that is connected
     int16_t late_err;                   // to be told by the next call
     uint64_t calls;                     // of a stream
-    int64_t wire_free;                  // when the last byte has left, at the rate
+    int64_t wire_free;                  // when the last byte has left, at ...
+    int64_t wire_rate;                  // ... this rate, or 0
     uint64_t wire_rest;                 // a fraction of a nanosecond more, of the rate
     int64_t gate;                       // nothing moves before
     int64_t last_due;
@@ -14037,6 +14040,21 @@ static const nkti_settings *nkti_path_settings(const nkti_path *path, int64_t no
     return &path->base;
 }
 
+// The same, and what waits for another rate waits for this one.
+static const nkti_settings *nkti_path_now(nkti_path *path, int64_t now, int64_t *until) {
+    const nkti_settings *settings = nkti_path_settings(path, now, until);
+    if (settings->rate == path->wire_rate) return settings;
+    uint64_t wait = path->wire_free > now ? (uint64_t)(path->wire_free - now) : 0;
+    uint64_t queued = wait * (uint64_t)path->wire_rate / 1000000000u;
+    path->wire_rate = settings->rate;
+    path->wire_rest = 0;
+    path->wire_free = now;
+    if (settings->rate != 0) {
+        path->wire_free += (int64_t)(queued * 1000000000u / (uint64_t)settings->rate);
+    }
+    return settings;
+}
+
 static bool nkti_path_is_cut(const nkti_path *path, int64_t now) {
     if (!path->has_cut) return false;
     return now >= path->cut_at || (path->cut_bytes >= 0 &&
@@ -14157,7 +14175,6 @@ static uint64_t nkti_path_queued(const nkti_path *path, const nkti_settings *set
                                  int64_t now) {
     if (settings->rate == 0 || path->wire_free <= now) return 0;
     int64_t wait = path->wire_free - now;
-    if (wait > INT64_MAX / settings->rate) return UINT64_MAX;
     return (uint64_t)(wait * settings->rate) / 1000000000u;
 }
 
@@ -14208,7 +14225,7 @@ typedef struct nkti_fate {
 static void nkti_path_decide(nkti_path *path, int64_t now, const nkt_datagram *datagram,
                              nkti_fate *fate) {
     int64_t until;
-    const nkti_settings *settings = nkti_path_settings(path, now, &until);
+    const nkti_settings *settings = nkti_path_now(path, now, &until);
     uint64_t number = path->next_number++;
     int family = datagram->addr.ip.family != 0 ? datagram->addr.ip.family : path->family;
     uint64_t packet = datagram->len + (family == NKT_IPV6 ? 48u : 28u);
@@ -14405,7 +14422,7 @@ static bool nkti_settings_outage(const nkti_settings *settings) {
 // When a stream's next `len` bytes arrive.
 static int64_t nkti_path_stream_due(nkti_path *path, int64_t now, uint64_t number, size_t len) {
     int64_t until;
-    const nkti_settings *settings = nkti_path_settings(path, now, &until);
+    const nkti_settings *settings = nkti_path_now(path, now, &until);
     if (nkti_settings_outage(settings)) {
         // Nothing gets through before the schedule or the user changes that.
         path->stats.lost++;
@@ -14804,7 +14821,6 @@ static void nkti_path_set(nkti_path *path, const nkt_impairment *from,
     if (path->has_cut && (from->cut_ms > 0 || from->cut_bytes == 0)) {
         path->cut_at = now + nkti_check_ms(&check, "", from->cut_ms);
     }
-    if (base->rate == 0) path->wire_free = 0;
     nkti_path_revive(path, nkti_after(now, base->latency));
     bool idle = nkti_settings_are_idle(base) && steps == NULL && !path->has_cut;
     nkti_atomic_store(&path->active, !idle || path->count > 0 || path->ended);
@@ -14954,7 +14970,7 @@ static ptrdiff_t nkti_impair_send(nkt_link *link, const nkt_str *pieces, size_t 
     if (nkti_atomic_load(&impaired->reset) != 0) return NKT_ERESET;
     nkti_mutex_lock(&path->lock);
     int64_t now = nkti_now(impaired->env), until;
-    const nkti_settings *settings = nkti_path_settings(path, now, &until);
+    const nkti_settings *settings = nkti_path_now(path, now, &until);
     size_t total = 0;
     for (size_t i = 0; i < count; i++) total += pieces[i].len;
     nkti_path_push_bytes(path, link->below, now);
@@ -15050,7 +15066,7 @@ static ptrdiff_t nkti_impair_recv(nkt_link *link, void *buf, size_t cap) {
     if (nkti_atomic_load(&impaired->reset) != 0) return NKT_ERESET;
     nkti_mutex_lock(&path->lock);
     int64_t now = nkti_now(impaired->env), until;
-    const nkti_settings *settings = nkti_path_settings(path, now, &until);
+    const nkti_settings *settings = nkti_path_now(path, now, &until);
     bool delays = nkti_settings_delay(settings) || path->step_count > 0 || path->count > 0;
     int err = delays ? nkti_impair_pull(link, settings, now) : (int)NKT_OK;
     // What was taken in before the cut still comes.
@@ -15087,7 +15103,7 @@ static void nkti_impair_watch_read(nkt_link *link, nkt_interest *out) {
     }
     nkti_mutex_lock(&path->lock);
     int64_t now = nkti_now(impaired->env), until;
-    const nkti_settings *settings = nkti_path_settings(path, now, &until);
+    const nkti_settings *settings = nkti_path_now(path, now, &until);
     bool delays = nkti_settings_delay(settings) || path->step_count > 0 || path->count > 0;
     bool cut = nkti_path_is_cut(path, now), stalled = now < path->gate, ready = out->ready;
     bool full = delays && nkti_path_is_full(path, settings, now);
@@ -15121,7 +15137,7 @@ static void nkti_impair_watch_write(nkt_link *link, nkt_interest *out) {
     }
     nkti_mutex_lock(&path->lock);
     int64_t now = nkti_now(impaired->env), until;
-    const nkti_settings *settings = nkti_path_settings(path, now, &until);
+    const nkti_settings *settings = nkti_path_now(path, now, &until);
     bool delays = nkti_settings_delay(settings) || path->step_count > 0 || path->count > 0;
     bool cut = nkti_path_is_cut(path, now), below = false;
     if (cut && path->cut == NKT_CUT_SILENT && path->late_err == 0) {

@@ -451,6 +451,35 @@ static void stream_chances(void) {
     }
 }
 
+static void stream_rates(void) {
+    nkt_conn *a, *b;
+    nkt_impair_stats stats;
+    TEST("stream: another rate, and what waits goes at that one") {
+        nkt_impairment bad = perfect();
+        bad.rate = 1000;
+        bad.queue_bytes = 100000;
+        pair_of(&a, &b);
+        CHECK_INT(nkt_conn_impair_ways(b, NULL, &bad), NKT_OK);
+        CHECK_INT(nkt_conn_write(a, scratch, 14600), NKT_OK);
+        CHECK_INT(nkt_conn_read(b, scratch, sizeof scratch), NKT_EAGAIN);   // 14.6 s are taken in
+        bad.rate = 1000000;
+        CHECK_INT(nkt_conn_impair_ways(b, NULL, &bad), NKT_OK);
+        CHECK_INT(nkt_conn_write(a, scratch, 1460), NKT_OK);
+        CHECK_INT(nkt_conn_read(b, scratch, sizeof scratch), NKT_EAGAIN);
+        CHECK_INT(nkt_conn_impair_stats(b, NKT_READ, &stats), NKT_OK);
+        CHECK_RANGE(stats.queue_high, 14600, 16060);
+        // What is under way keeps its time, and what is behind it its turn.
+        nkt_sleep(&env, 14599);
+        CHECK_RANGE(nkt_conn_read(b, scratch, sizeof scratch), 1, 14599);
+        nkt_sleep(&env, 1);
+        size_t rest = 0;
+        ptrdiff_t got;
+        while ((got = nkt_conn_read(b, scratch, sizeof scratch)) > 0) rest += (size_t)got;
+        CHECK_INT(rest, 1460 * 2);
+        done(a, b);
+    }
+}
+
 static void schedules_of_datagrams(void) {
     TEST("schedule: at 5 s everything is lost for 2 s, of datagrams") {
         nkt_udp *c, *d;
@@ -792,6 +821,7 @@ int main(void) {
     profiles();
     stream_times();
     stream_chances();
+    stream_rates();
     schedules_of_datagrams();
     schedules_of_streams();
     cuts_by_bytes();
