@@ -232,9 +232,13 @@ class Blocking(unittest.TestCase):
                 with self.subTest(call=name):
                     self.assertEqual(self.told(call), [])
                     for make in loops.LOOPS.values():
-                        self.assertEqual(loops.run(run(call), make),
-                                         [(RuntimeWarning, os.path.basename(__file__),
-                                           call.__code__.co_firstlineno)])
+                        # A machine that lets all of the time-out pass within the first
+                        # millisecond of waiting gives the call no occasion.
+                        seen = []
+                        for _ in range(10):
+                            seen = seen or loops.run(run(call), make)
+                        self.assertEqual(seen, [(RuntimeWarning, os.path.basename(__file__),
+                                                 call.__code__.co_firstlineno)])
 
     def test_once_for_a_place_and_for_many_slices(self):
         async def run():
