@@ -436,9 +436,10 @@ def run_program(config, source):
         result.fail("does not build")
         result.output = complaint
     else:
-        limit_s = PROGRAM_LIMIT_S * config.slow
+        env = environment(config)
+        limit_s = PROGRAM_LIMIT_S * config.slow * (4 if "NKT_TEST_ALL" in env else 1)
         command = config.prefix + (["wine"] if config.wine else []) + [target]
-        status, output = execute(command, limit_s, environment(config))
+        status, output = execute(command, limit_s, env)
         read_closing(result, status, output, limit_s)
     result.seconds = time.monotonic() - begin
     return result
