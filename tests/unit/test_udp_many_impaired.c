@@ -1,7 +1,7 @@
 // test_udp_many_impaired.c - what the system put together, on a bad network
 //
-// What a card or the kernel delivers in one piece is several datagrams, and each
-// of them is late by itself.
+// What a card or the kernel delivers in one piece is several datagrams, and
+// each of them is late by itself.
 
 #define NETKIT_IMPLEMENTATION
 #include "netkit.h"
