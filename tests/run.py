@@ -85,7 +85,8 @@ NO_ASLR = "setarch -R" if shutil.which("setarch") else ""
 M32 = "gcc -m32 -idirafter /usr/include/x86_64-linux-gnu"
 # qemu 7.2 hands the control messages of datagrams on in the byte order of this machine, or not at
 # all, and knows no MCAST_JOIN_GROUP, IP_MTU and SO_BINDTODEVICE: not the tests of these.
-QEMU_NOT = r"/test_udp(_groups|_many(_impaired)?|_refusals_posix)?\.c|/(udp_scenario|fault_udp_posix)\.c"
+QEMU_NOT = (r"/test_udp(_groups|_many(_impaired)?|_refusals_posix)?\.c|"
+            r"/(udp_scenario|fault_udp_posix)\.c")
 
 CHARS = r"data/|scenario/(udp_)?scenario|/test_(addr|net|target|transport|udp\w*)\.c"
 

@@ -1,7 +1,7 @@
 // test_impair_seeds.c - random programs on random networks, by seed
 //
-//     test_impair_seeds           a thousand seeds; NKT_TEST_ALL=1: more; under a
-//                                 sanitizer fewer
+//     test_impair_seeds       a thousand seeds; NKT_TEST_ALL=1: more; under a
+//                             sanitizer fewer
 //     NKT_TEST_SEED=77 test_impair_seeds          that one alone
 //
 // In virtual time two ends of a pair are impaired, written to, read from,
