@@ -13769,6 +13769,7 @@ typedef struct nkti_path {
     int64_t last_due;
     nkti_due *heap;                     // from index 1
     size_t count, capacity;
+    nkti_item end;                      // of the stream that is sent: it needs no memory
     uint64_t order, held, next_number, highest;
     nkt_impair_stats stats;
 } nkti_path;
@@ -14079,7 +14080,7 @@ static uint8_t *nkti_item_bytes(nkti_item *item) {
 }
 
 static void nkti_item_free(nkt_env *env, nkti_item *item) {
-    if (item != NULL) nkti_free(env, item, item->size);
+    if (item != NULL && item->size > 0) nkti_free(env, item, item->size);
 }
 
 static bool nkti_due_before(const nkti_due *a, const nkti_due *b) {
@@ -14100,8 +14101,9 @@ static void nkti_path_sift(nkti_path *path, size_t index, nkti_due entry) {
     path->heap[index] = entry;
 }
 
+// One place more is kept for a stream's end.
 static int nkti_path_reserve(nkti_path *path, size_t more) {
-    if (path->count + more < path->capacity) return NKT_OK;
+    if (path->count + more + 1 < path->capacity) return NKT_OK;
     size_t capacity = path->capacity == 0 ? 16 : path->capacity * 2;
     nkti_due *grown = (nkti_due *)nkti_resize(path->env, path->heap,
                                               path->capacity * sizeof path->heap[0],
@@ -14403,12 +14405,6 @@ static ptrdiff_t nkti_path_allow(nkti_path *path, const nkti_settings *settings,
     return (ptrdiff_t)wanted;
 }
 
-// Memory may come back: it is looked for again a little later.
-static void nkti_path_lacks_memory(nkti_path *path, int64_t now) {
-    int64_t later = nkti_after(now, NKTI_MS);
-    if (path->gate < later) path->gate = later;
-}
-
 // A call has moved something: the next one draws anew.
 static void nkti_path_moved(nkti_path *path) {
     path->calls++;
@@ -14475,11 +14471,10 @@ static void nkti_path_stream_hold(nkti_path *path, nkti_item *item, int64_t now)
 // Puts the end of a stream under way, once. NKT_OK or NKT_ENOMEM.
 static int nkti_path_end(nkti_path *path, int64_t now) {
     if (path->ended) return NKT_OK;
-    nkti_item *item = nkti_path_reserve(path, 1) < 0 ? NULL : nkti_item_new(path->env, false, 0);
-    if (item == NULL) return NKT_ENOMEM;
-    item->end = NKT_EOF;
+    if (path->capacity == 0 && nkti_path_reserve(path, 1) < 0) return NKT_ENOMEM;
+    path->end.end = NKT_EOF;
     path->ended = true;
-    nkti_path_stream_hold(path, item, now);
+    nkti_path_stream_hold(path, &path->end, now);
     return NKT_OK;
 }
 
@@ -15201,12 +15196,12 @@ static int nkti_impair_shutdown_write(nkt_link *link) {
                   !nkti_settings_delay(nkti_path_settings(path, now, &until));
     int err = silent ? (int)NKT_OK : direct ? nkt_link_shutdown_write(link->below)
                                             : nkti_path_end(path, now);
-    if (direct && err >= 0) path->ended = true;
     if (err == NKT_ENOMEM) {
-        nkti_path_lacks_memory(path, now);
-        nkti_handle_schedule(impaired->handle, path->gate);
-        err = NKT_EAGAIN;
+        // Nothing was ever under way, or there would be a place for the end.
+        direct = true;
+        err = nkt_link_shutdown_write(link->below);
     }
+    if (direct && err >= 0) path->ended = true;
     nkti_path_push_bytes(path, link->below, now);
     int64_t next = nkti_impaired_next(impaired, now);
     nkti_mutex_unlock(&path->lock);

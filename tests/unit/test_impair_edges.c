@@ -180,6 +180,9 @@ static void items_without_memory(void) {
         nkt_udp_close(b);
         end();
     }
+}
+
+static void bytes_without_memory(void) {
     TEST("a stream's bytes for which there is no memory") {
         nkt_conn_opts opts;
         nkt_conn *a, *b;
@@ -196,7 +199,13 @@ static void items_without_memory(void) {
         CHECK_INT(nkt_conn_write(a, "abc", 3), NKT_OK);
         left = 0;
         CHECK_INT(nkt_conn_shutdown_write(a), NKT_OK);
+        // Nor does the other end need any, which never sent anything.
         left = -1;
+        CHECK_INT(nkt_conn_impair_ways(b, &bad, &bad), NKT_OK);
+        left = 0;
+        CHECK_INT(nkt_conn_shutdown_write(b), NKT_OK);
+        left = -1;
+        CHECK_INT(nkt_conn_read(a, in, sizeof in), NKT_EOF);
         CHECK_INT(nkt_conn_flush(a), NKT_OK);
         nkt_sleep(&env, 2);
         // Without threads it takes a call to have it leave.
@@ -591,6 +600,7 @@ static void without_threads(void) {
 int main(void) {
     without_memory();
     items_without_memory();
+    bytes_without_memory();
     listeners_without_memory();
     slow_listeners();
     links_that_fail();
