@@ -240,6 +240,8 @@ static void plan_row(const row *r, const face *f, bool slow, int *count) {
     bool half_closes = r->run == row_write_after_shutdown || r->run == row_trace ||
                        r->run == row_orderly_end || r->run == row_shutdown_write;
     if (f->impaired == LATE && !f->polled && half_closes) return;
+    // What it goes back to is let go of by a receive of one byte.
+    if (r->run == row_going_back_cr) return;
     static const char *const sample[] = {"a line", "write", "messages, empty and small"};
     tasks[*count].r = r;
     tasks[*count].f = f;
