@@ -2105,7 +2105,8 @@ typedef struct nkt_impair_step {
     const nkt_impairment *to;   // without steps of its own; NULL = all is lost
 } nkt_impair_step;
 
-// What one direction has done. Datagrams, or segments of a stream.
+// What one direction has done. Datagrams, or segments of a stream. What goes
+// straight through, with nothing to impair it, is not counted.
 typedef struct nkt_impair_stats {
     uint64_t seed;              // that repeats it
     uint64_t sent, sent_bytes;  // that came in at the path's beginning
@@ -2172,8 +2173,13 @@ NKT_API int nkt_udp_impair_stats(nkt_udp *udp, uint32_t direction, nkt_impair_st
 // An environment in which waiting takes no time: when everybody waits, the
 // clock jumps to the first deadline, and hours pass in milliseconds. Time-outs,
 // pollers, timers and blocking calls follow it; between two jumps time stands
-// still. It has no sockets of the system: opening, adopting or adding one is
-// NKT_EVIRTUAL. In-memory pairs, bare and impaired, are what it runs.
+// still. A call that waits without a deadline while nobody is left who could
+// end it returns NKT_EDEADLK. The clock has no sockets of the system: opening or
+// adding one is NKT_EVIRTUAL, adopting one NKT_ENOTSOCK. In-memory pairs, bare
+// and impaired, are what it runs.
+//
+// Who finds something to do in each wait, as a poller with unread input does,
+// lets no time pass.
 //
 // Blocking calls need threads, and the clock must know them: the one that made
 // the environment, those of nkt_thread_start, and those that join. They run one
@@ -2183,7 +2189,8 @@ NKT_API int nkt_udp_impair_stats(nkt_udp *udp, uint32_t direction, nkt_impair_st
 
 // As nkt_env_init, at instant 0, with nkt_random from the seed. The calling
 // thread is in. Host names are not found, unless env->resolve is set: it is
-// called on the spot. Never blocks. Returns NKT_OK, NKT_ENOMEM or NKT_EOS.
+// called on the spot. Never blocks.
+// Returns NKT_OK, NKT_ENOMEM, NKT_EMFILE or NKT_EOS.
 NKT_API int nkt_env_init_virtual(nkt_env *env, uint64_t seed);
 // The calling thread comes under the virtual clock, and leaves it.
 // May block; twin: nkt_thread_start. Returns NKT_OK, NKT_ENOMEM, NKT_EMFILE, or

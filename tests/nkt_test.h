@@ -22,6 +22,19 @@
 #include <stdlib.h>
 #include <string.h>
 
+// 1 where a sanitizer makes everything many times slower, for tests that can do
+// with fewer rounds.
+#if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)
+    #define TEST_IS_SLOW 1
+#elif defined(__has_feature)
+    #if __has_feature(address_sanitizer) || __has_feature(thread_sanitizer)
+        #define TEST_IS_SLOW 1
+    #endif
+#endif
+#ifndef TEST_IS_SLOW
+    #define TEST_IS_SLOW 0
+#endif
+
 static struct {
     char name[160];
     int checks, failures;           // of the running test

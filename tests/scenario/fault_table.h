@@ -234,14 +234,17 @@ static int excuse(int kind, long long got) {
 // Which rows and faces
 
 static void plan_row(const row *r, const face *f, bool slow, int *count) {
-    // All that such a row moves fits in what is under way there.
-    if (f->impaired == LATE && (r->needs & SLOW) != 0) return;
-    // A blocking half-close waits until there is memory, which is never here.
-    bool half_closes = r->run == row_write_after_shutdown || r->run == row_trace ||
-                       r->run == row_orderly_end || r->run == row_shutdown_write;
-    if (f->impaired == LATE && !f->polled && half_closes) return;
-    // What it goes back to is let go of by a receive of one byte.
-    if (r->run == row_going_back_cr) return;
+    const char *why = NULL;
+    if (f->impaired == LATE && (r->needs & SLOW) != 0) {
+        why = "all that it moves fits in what is under way there";
+    } else if (r->run == row_going_back_cr) {
+        why = "what it goes back to is let go of by a receive of one byte";
+    }
+    if (why != NULL) {
+        bool is_told = ((r->needs & SLOW) != 0) == slow;
+        if (is_told) printf("no faults: %s / %s: %s\n", r->name, f->name, why);
+        return;
+    }
     static const char *const sample[] = {"a line", "write", "messages, empty and small"};
     tasks[*count].r = r;
     tasks[*count].f = f;

@@ -11,17 +11,6 @@
 #include "netkit.h"
 #include "nkt_test.h"
 
-#if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)
-    #define FEW 1
-#elif defined(__has_feature)
-    #if __has_feature(address_sanitizer) || __has_feature(thread_sanitizer)
-        #define FEW 1
-    #endif
-#endif
-#ifndef FEW
-    #define FEW 0
-#endif
-
 enum { MOST = 1000000 };
 static int total;
 
@@ -454,7 +443,7 @@ static void traces(void) {
 
 int main(void) {
     const char *all = getenv("NKT_TEST_ALL");
-    total = !FEW && all != NULL && strcmp(all, "1") == 0 ? MOST : MOST / 10;
+    total = !TEST_IS_SLOW && all != NULL && strcmp(all, "1") == 0 ? MOST : MOST / 10;
     losses();
     bursts();
     delays();

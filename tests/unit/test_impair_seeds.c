@@ -13,17 +13,6 @@
 #include "netkit.h"
 #include "nkt_test.h"
 
-#if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)
-    #define FEW 1
-#elif defined(__has_feature)
-    #if __has_feature(address_sanitizer) || __has_feature(thread_sanitizer)
-        #define FEW 1
-    #endif
-#endif
-#ifndef FEW
-    #define FEW 0
-#endif
-
 enum { STEPS = 40, WRITE_MAX = 30000 };
 
 static uint64_t state;
@@ -325,7 +314,7 @@ static void seeds(const char *name, void (*run)(uint64_t seed), uint64_t count) 
 }
 
 int main(void) {
-    uint64_t count = FEW ? 250 : getenv("NKT_TEST_ALL") != NULL ? 4000 : 1000;
+    uint64_t count = TEST_IS_SLOW ? 250 : getenv("NKT_TEST_ALL") != NULL ? 4000 : 1000;
     seeds("streams", stream_seed, count);
     seeds("datagrams", datagram_seed, count);
     return test_finish();

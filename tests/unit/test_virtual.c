@@ -359,24 +359,28 @@ static int race_resolve(nkt_env *e, const char *host, int family, nkt_ip *ips, i
     return 2;
 }
 
+static void race_begin(void) {
+    begin();
+    memset(&race, 0, sizeof race);
+    race.base = env.core;
+    race.core = *env.core;
+    race.core.open = race_open;
+    race.core.close = race_close;
+    race.core.set_option = race_fine;
+    race.core.connect = race_connect;
+    race.core.connect_result = race_result;
+    race.core.local_name = race.core.peer_name = race_name;
+    race.core.wait = race_wait;
+    env.core = &race.core;
+}
+
 static void races(void) {
     TEST("a connection race") {
         nkt_connect_opts opts;
         nkt_connect_report report;
         nkt_conn *conn = NULL;
         memset(&opts, 0, sizeof opts);
-        memset(&race, 0, sizeof race);
-        begin();
-        race.base = env.core;
-        race.core = *env.core;
-        race.core.open = race_open;
-        race.core.close = race_close;
-        race.core.set_option = race_fine;
-        race.core.connect = race_connect;
-        race.core.connect_result = race_result;
-        race.core.local_name = race.core.peer_name = race_name;
-        race.core.wait = race_wait;
-        env.core = &race.core;
+        race_begin();
         env.resolve = race_resolve;
         opts.env = &env;
         opts.report = &report;
@@ -403,18 +407,7 @@ static void races(void) {
         nkt_conn *conn = NULL;
         memset(&opts, 0, sizeof opts);
         opts.env = &env;
-        memset(&race, 0, sizeof race);
-        begin();
-        race.base = env.core;
-        race.core = *env.core;
-        race.core.open = race_open;
-        race.core.close = race_close;
-        race.core.set_option = race_fine;
-        race.core.connect = race_connect;
-        race.core.connect_result = race_result;
-        race.core.local_name = race.core.peer_name = race_name;
-        race.core.wait = race_wait;
-        env.core = &race.core;
+        race_begin();
         opts.timeout_ms = HOUR_MS;
         CHECK_INT(nkt_connect("[2001:db8::7]:80", &opts, &conn), NKT_ETIMEDOUT);
         CHECK_INT(now_ms(), HOUR_MS);
