@@ -2174,7 +2174,7 @@ NKT_API int nkt_udp_impair_stats(nkt_udp *udp, uint32_t direction, nkt_impair_st
 // clock jumps to the first deadline, and hours pass in milliseconds. Time-outs,
 // pollers, timers and blocking calls follow it; between two jumps time stands
 // still. A call that waits without a deadline while nobody is left who could
-// end it returns NKT_EDEADLK. The clock has no sockets of the system: opening or
+// end it returns NKT_EDEADLK. There are no sockets of the system: opening or
 // adding one is NKT_EVIRTUAL, adopting one NKT_ENOTSOCK. In-memory pairs, bare
 // and impaired, are what it runs.
 //
